@@ -1,0 +1,1 @@
+"""JND estimation in JAX."""

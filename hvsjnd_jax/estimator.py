@@ -1,0 +1,182 @@
+"""The public face: image to JND map, noise injection, the perceptual domain.
+
+Images and maps are float in [0, 1], NHWC, RGB, H and W at least 8. All functions are
+pure, and work under `jax.jit`, `jax.grad` and `jax.vmap`.
+"""
+
+import functools
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from hvsjnd_jax import priors
+from hvsjnd_jax.generator import JNDGenerator, Resolution
+from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.images import MIN_SIDE_PX
+from hvsjnd_jax.priors import AttentionLayer
+
+Images = Float[Array, "b h w 3"]
+
+_Option = TypeVar("_Option", bound=str)
+
+
+class JNDModel(nnx.Module):
+  """Both networks, and how their weights are meant to be used.
+
+  A pytree: pass it through `jax.jit` and `jax.grad` like any array.
+
+  Args:
+    resolution: Default of `estimate`; travels with the weights.
+    attention: Default of `estimate`; travels with the weights.
+    rngs: Source of the initial weights.
+  """
+
+  def __init__(
+    self,
+    *,
+    resolution: Resolution = "native",
+    attention: AttentionLayer = "reconstruction",
+    rngs: nnx.Rngs,
+  ):
+    self.hvs_sd = HVSSD(rngs=rngs)
+    self.generator = JNDGenerator(rngs=rngs)
+    self.resolution: Resolution = resolution
+    self.attention: AttentionLayer = attention
+
+
+def estimate(
+  model: JNDModel,
+  images: Images,
+  *,
+  resolution: Resolution | None = None,
+  attention: AttentionLayer | None = None,
+) -> Images:
+  """Estimates the JND map: how much change goes unseen, per pixel and channel.
+
+  HVS-SD gives the attention map xc and the input gradient xg; the generator draws
+  xj = G(x, xc, xc·xg).
+
+  Args:
+    model: What `hvsjnd_jax.load` returned.
+    images: Images in [0, 1], [B, H, W, 3], H and W at least 8.
+    resolution: "reference" (every map passes through 88x88, as published) or "native"
+      (detail survives at any size). None: the weights' default.
+    attention: "reconstruction" (as the published code) or "feature" (as the paper's
+      text). None: the weights' default.
+
+  Returns:
+    JND maps in [0, 1], same shape and dtype, in units of the image's range. A batch
+    equals its images one by one.
+
+  Raises:
+    TypeError: If the images are not floating point.
+    ValueError: If the shape is not [B, H, W, 3], or a side is below 8 pixels, or an
+      option is unknown.
+
+  Source: Jin et al., arXiv 2208.07583, section III.
+  """
+  _check_images(images)
+  resolution = _choose("resolution", resolution, model.resolution, ("reference", "native"))
+  attention = _choose("attention", attention, model.attention, ("reconstruction", "feature"))
+  return _estimate(model, images, resolution, attention)
+
+
+@functools.partial(jax.jit, static_argnames=("resolution", "attention"))
+def _estimate(
+  model: JNDModel, images: Images, resolution: Resolution, attention: AttentionLayer
+) -> Images:
+  seen = priors.compute_priors(model.hvs_sd, images, attention=attention)
+  return model.generator(images, seen.attention, seen.gradient, resolution=resolution)
+
+
+def degrade(model: JNDModel, images: Images) -> Images:
+  """The perceptual-domain image x2: what is left of the image between eye and brain.
+
+  Args:
+    model: What `hvsjnd_jax.load` returned.
+    images: Images in [0, 1], [B, H, W, 3], H and W at least 8.
+
+  Returns:
+    Images of the same shape and dtype; mostly, not strictly, in [0, 1].
+
+  Raises:
+    TypeError, ValueError: As `estimate`.
+  """
+  _check_images(images)
+  return _degrade(model, images)
+
+
+@jax.jit
+def _degrade(model: JNDModel, images: Images) -> Images:
+  return priors.degrade(model.hvs_sd, images)
+
+
+def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+  """A map of +1 and -1 with equal chances: +1 where uniform noise is at least 0.5.
+
+  Args:
+    key: A `jax.random.key`.
+    shape: (H, W) or (B, H, W).
+
+  Returns:
+    Signs, float32.
+  """
+  return jnp.where(jax.random.uniform(key, shape) >= 0.5, 1.0, -1.0)
+
+
+def inject(
+  images: Images,
+  jnd: Images,
+  signs: Float[Array, "*b h w"],
+  *,
+  lmbda: float | Array = 1.0,
+) -> Images:
+  """Adds noise of random sign, scaled by the JND map: clip(x + lmbda·r·xj, 0, 1).
+
+  Args:
+    images: Images in [0, 1], [B, H, W, 3].
+    jnd: JND maps, same shape.
+    signs: ±1, [H, W] or [B, H, W]; the three channels share them.
+    lmbda: Noise scale. At 1 the map itself is added; the paper shows 10.
+
+  Returns:
+    The distorted images y0, in [0, 1].
+
+  Raises:
+    ValueError: If the shapes do not fit.
+
+  Source: Jin et al., arXiv 2208.07583, equation 1.
+  """
+  if images.ndim != 4 or jnd.shape != images.shape:
+    raise ValueError(
+      "inject: expected images and jnd of one shape [B, H, W, 3], got "
+      f"images {images.shape} and jnd {jnd.shape}"
+    )
+  if signs.shape not in (images.shape[:3], images.shape[1:3]):
+    raise ValueError(
+      f"inject: expected signs {images.shape[1:3]} or {images.shape[:3]}, got {signs.shape}"
+    )
+  return jnp.clip(images + lmbda * signs[..., None] * jnd, 0, 1)
+
+
+def _check_images(images: Images) -> None:
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise TypeError(
+      f"expected float images in [0, 1], got {images.dtype}; divide 8-bit images by 255"
+    )
+  if images.ndim != 4 or images.shape[-1] != 3:
+    raise ValueError(f"expected RGB images [B, H, W, 3], got shape {images.shape}")
+  if min(images.shape[1:3]) < MIN_SIDE_PX:
+    raise ValueError(
+      f"expected sides of at least {MIN_SIDE_PX} pixels, got {images.shape[1:3]}"
+    )
+
+
+def _choose(name: str, value: _Option | None, default: _Option, known: tuple[str, ...]) -> _Option:
+  chosen = default if value is None else value
+  if chosen not in known:
+    raise ValueError(f"{name} must be one of {', '.join(known)}; got {chosen!r}")
+  return chosen

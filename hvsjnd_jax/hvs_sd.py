@@ -1,0 +1,119 @@
+"""HVS-SD, the signal-degradation network: what vision loses between eye and brain.
+
+A rate-distortion autoencoder with GDN. Images are float32 in [0, 1], NHWC, RGB, with H
+and W multiples of 8; features are [B, H/8, W/8, channels].
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from hvsjnd_jax.layers import GDN, DownsamplingConv, UpsamplingConv
+
+Images = Float[Array, "b h w 3"]
+Features = Float[Array, "b h/8 w/8 c"]
+
+_LIKELIHOOD_FLOOR = 1e-10
+_MAX_BITS = 50.0
+
+
+class Encoder(nnx.Module):
+  """Three strided convolutions with GDN between them: image to feature."""
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    first_gain = math.sqrt((3 + channels) / 3)
+    self.conv1 = DownsamplingConv(3, channels, rngs=rngs, gain=first_gain)
+    self.gdn1 = GDN(channels)
+    self.conv2 = DownsamplingConv(channels, channels, rngs=rngs)
+    self.gdn2 = GDN(channels)
+    self.conv3 = DownsamplingConv(channels, channels, rngs=rngs, use_bias=False)
+
+  def __call__(self, images: Images) -> Features:
+    return self.conv3(self.gdn2(self.conv2(self.gdn1(self.conv1(images)))))
+
+
+class Decoder(nnx.Module):
+  """Three transposed convolutions with inverse GDN between them: feature to image."""
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    self.deconv1 = UpsamplingConv(channels, channels, rngs=rngs)
+    self.igdn1 = GDN(channels, inverse=True)
+    self.deconv2 = UpsamplingConv(channels, channels, rngs=rngs)
+    self.igdn2 = GDN(channels, inverse=True)
+    self.deconv3 = UpsamplingConv(channels, 3, rngs=rngs)
+
+  def __call__(self, features: Features) -> Images:
+    hidden = self.igdn1(self.deconv1(features))
+    return self.deconv3(self.igdn2(self.deconv2(hidden)))
+
+
+class _Bijection(nnx.Module):
+  """One monotone step of the cumulative distribution: v·softplus(h) + b, then bent."""
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs, last: bool = False):
+    def draw() -> nnx.Param[Array]:
+      return nnx.Param(0.01 * jax.random.normal(rngs.params(), (channels,)))
+
+    self.h = draw()
+    self.b = draw()
+    self.a = None if last else draw()
+
+  def __call__(self, values: Features) -> Features:
+    values = values * jax.nn.softplus(self.h[...]) + self.b[...]
+    if self.a is None:
+      return jax.nn.sigmoid(values)
+    return values + jnp.tanh(values) * jnp.tanh(self.a[...])
+
+
+class BitEstimator(nnx.Module):
+  """Factorised entropy model: a learnt cumulative distribution F for each channel.
+
+  P(z) = F(z + 0.5) - F(z - 0.5), with F = f4∘f3∘f2∘f1.
+
+  Source: Ballé et al., "Variational image compression with a scale hyperprior", 2018,
+  appendix 6.1.
+  """
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    self.f1 = _Bijection(channels, rngs=rngs)
+    self.f2 = _Bijection(channels, rngs=rngs)
+    self.f3 = _Bijection(channels, rngs=rngs)
+    self.f4 = _Bijection(channels, rngs=rngs, last=True)
+
+  def cumulative(self, values: Features) -> Features:
+    """F, the probability that a feature lies below each value."""
+    return self.f4(self.f3(self.f2(self.f1(values))))
+
+  def __call__(self, features: Features) -> Float[Array, " b"]:
+    """Bits that each image's feature costs, [B]."""
+    likelihood = self.cumulative(features + 0.5) - self.cumulative(features - 0.5)
+    bits = -jnp.log(likelihood + _LIKELIHOOD_FLOOR) / math.log(2)
+    return jnp.clip(bits, 0, _MAX_BITS).sum(axis=(1, 2, 3))
+
+
+class HVSSD(nnx.Module):
+  """The signal-degradation network: encoder, decoder and bit estimator.
+
+  Args:
+    channels: Width of every hidden layer; 128 in the paper (1,725,571 parameters).
+    rngs: Source of the initial weights.
+
+  Source: Jin et al., arXiv 2208.07583, section III-A.
+  """
+
+  def __init__(self, channels: int = 128, *, rngs: nnx.Rngs):
+    self.encoder = Encoder(channels, rngs=rngs)
+    self.decoder = Decoder(channels, rngs=rngs)
+    self.bit_estimator = BitEstimator(channels, rngs=rngs)
+
+  def __call__(self, images: Images) -> Images:
+    """The decoder's output, not clipped: what is left of the image after degradation."""
+    return self.decoder(self.encoder(images))
+
+  def bits_per_pixel(self, features: Features) -> Float[Array, " b"]:
+    """Estimated rate of each image's feature in bits per image pixel, [B]."""
+    _, h, w, _ = features.shape
+    return self.bit_estimator(features) / (64 * h * w)

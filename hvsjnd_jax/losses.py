@@ -1,0 +1,153 @@
+"""The objectives of both training stages.
+
+Images and maps are float32 in [0, 1], NHWC, RGB. A loss gives one value for each image,
+[B]; an objective gives the total and every term by name, as scalars.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hvsjnd_jax.estimator import JNDModel, inject
+from hvsjnd_jax.generator import Resolution
+from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.metrics import gmsd, ms_ssim
+from hvsjnd_jax.priors import AttentionLayer, compute_priors
+
+Images = Float[Array, "b h w 3"]
+Losses = Float[Array, " b"]
+Terms = dict[str, Float[Array, ""]]
+
+# The released magnitude loss carries .001 for mean magnitudes summed over channels near
+# .1; ours are squared RMS near 5e-4, and a floor is needed only at an all-zero map.
+_MAGNITUDE_FLOOR = 1e-8
+# On the 0..255 scale; see `metrics.gmsd`.
+_TRAINING_GRADIENT_FLOOR = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class RateDistortionConfig:
+  """Stage 1: the trade-off between distortion and rate."""
+
+  train_lambda: float = 1024.0
+
+
+@dataclasses.dataclass(slots=True)
+class JNDConfig:
+  """Stage 2: targets, weights, and the form of the estimate that is trained."""
+
+  lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
+  magnitude_target: float = 0.0235  # RMS of lmbda · map in each channel: 32.6 dB
+  peak_limit: float = 2.5  # in units of the magnitude target
+  magnitude_weight: float = 1.0
+  peak_weight: float = 1.0
+  quality_weight: float = 10.0
+  attention_weight: float = 1.0
+  # Written into the weights as the defaults of `estimate`.
+  resolution: Resolution = "native"
+  attention: AttentionLayer = "reconstruction"
+
+
+def rate_distortion_objective(
+  hvs_sd: HVSSD, images: Images, key: Array, *, config: RateDistortionConfig
+) -> tuple[Array, Terms]:
+  """Stage 1: train_lambda · MSE + bits per pixel.
+
+  Uniform noise U(-.5, .5) on the feature stands for rounding. Without it the encoder
+  could shrink the feature, and the rate would fall for nothing.
+
+  Args:
+    hvs_sd: The network that is trained.
+    images: Crops, sides multiples of 8.
+    key: Source of the noise.
+    config: The trade-off.
+
+  Returns:
+    The total, and the terms "mse" and "bpp".
+
+  Source: Ballé et al., 2017, equation 10. Deviation: the released training file draws
+  the noise and leaves it unused.
+  """
+  feature = hvs_sd.encoder(images)
+  noisy = feature + jax.random.uniform(key, feature.shape, minval=-0.5, maxval=0.5)
+  mse = jnp.square(hvs_sd.decoder(noisy) - images).mean()
+  bpp = hvs_sd.bits_per_pixel(noisy).mean()
+  return config.train_lambda * mse + bpp, {"mse": mse, "bpp": bpp}
+
+
+def jnd_objective(
+  model: JNDModel, images: Images, key: Array, *, config: JNDConfig
+) -> tuple[Array, Terms]:
+  """Stage 2: hide as much noise as asked for where the perceptual domain shows it least.
+
+  The paper's three losses, and one on peaks: magnitude holds each channel of the map to
+  a target; quality compares x2 with y2; attention compares xc with yc.
+
+  Args:
+    model: Trained in its generator; differentiate with respect to that alone.
+    images: Crops of at least 168 pixels, sides multiples of 8.
+    key: Source of the noise signs, one map for each image.
+    config: Weights and targets.
+
+  Returns:
+    The total, and the terms "magnitude", "peak", "quality" and "attention", unweighted.
+
+  Source: Jin et al., arXiv 2208.07583, figure 2. Weights, target and the peak term are
+  ours: the paper's are not published.
+  """
+  # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
+  # compiler drops them.
+  clean = jax.lax.stop_gradient(
+    compute_priors(model.hvs_sd, images, attention=config.attention)
+  )
+  jnd = model.generator(images, clean.attention, clean.gradient, resolution=config.resolution)
+  signs = jax.random.rademacher(key, images.shape[:3], images.dtype)
+  distorted = inject(images, jnd, signs, lmbda=config.lmbda)
+  noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
+
+  noise = config.lmbda * jnd
+  terms = {
+    "magnitude": magnitude_loss(noise, target=config.magnitude_target),
+    "peak": peak_loss(noise, limit=config.peak_limit * config.magnitude_target),
+    "quality": quality_loss(noisy.degraded, clean.degraded),
+    "attention": jnp.abs(noisy.attention - clean.attention).mean(axis=(1, 2, 3)),
+  }
+  terms = {name: value.mean() for name, value in terms.items()}
+  total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
+  return jnp.asarray(total), terms
+
+
+def magnitude_loss(noise: Images, *, target: float) -> Losses:
+  """log((N² + T²) / (2 N T)) for the RMS N of each channel, then the mean over channels.
+
+  Zero where N = T, and symmetric in log N. Channel by channel: a total lets the
+  generator hide all its noise in one channel.
+
+  Args:
+    noise: Amplitudes, lmbda · JND map.
+    target: T, an RMS in the same units.
+
+  Source: the form is the released magnitude loss's, section 6 of our reference notes;
+  there it holds one sum over the channels.
+  """
+  power = jnp.square(noise).mean(axis=(1, 2))
+  product = 2 * target * jnp.sqrt(power + _MAGNITUDE_FLOOR)
+  return jnp.log((power + _MAGNITUDE_FLOOR + target**2) / product).mean(axis=-1)
+
+
+def peak_loss(noise: Images, *, limit: float) -> Losses:
+  """Mean squared excess of amplitudes over a limit, in units of the limit.
+
+  Structure metrics are normalised by local variance and hardly punish noise piled up on
+  a strong edge; an eye does.
+  """
+  return jnp.square(jax.nn.relu(noise / limit - 1)).mean(axis=(1, 2, 3))
+
+
+def quality_loss(distorted: Images, reference: Images) -> Losses:
+  """(1 - MS-SSIM + GMSD) / 2, for images of more than 160 pixels a side."""
+  structure = 1 - ms_ssim(distorted, reference)
+  edges = gmsd(distorted, reference, gradient_floor=_TRAINING_GRADIENT_FLOOR)
+  return (structure + edges) / 2

@@ -1,0 +1,200 @@
+"""The training loop as a library: one stage of training, from a config into a folder.
+
+A working folder holds `hvs_sd/` and `jnd/`, one for each stage, each with `checkpoints/`
+and `metrics.jsonl`. Stage 2 reads stage 1's weights from there.
+"""
+
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, UInt8
+
+from hvsjnd_jax.checkpoint import Checkpoints
+from hvsjnd_jax.config import Stage, TrainConfig
+from hvsjnd_jax.data import crop_stream
+from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.losses import Terms, jnd_objective, rate_distortion_objective
+
+PyTree = Any
+Report = Callable[[int, dict[str, float]], None]
+
+_NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
+
+
+class TrainError(Exception):
+  """A run that cannot start or go on. The message says why, and what to do."""
+
+
+class TrainState(NamedTuple):
+  """What training changes; `ema`, the weights' moving average, is what is exported."""
+
+  params: PyTree
+  optimizer: PyTree
+  ema: PyTree
+
+
+Step = Callable[[TrainState, int, PyTree, UInt8[Array, "b h w 3"]], tuple[TrainState, Terms]]
+
+
+def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
+  """Trains one stage, going on from its newest checkpoint if there is one.
+
+  Args:
+    config: The run. Checked before any work.
+    workdir: The working folder.
+    report: Called with the step and its figures every `log_every_steps`.
+
+  Raises:
+    ValueError: If a setting is impossible.
+    TrainError: If there are no photographs, stage 1 is missing for stage 2, or a loss is
+      not finite.
+  """
+  config.validate()
+  model = JNDModel(rngs=nnx.Rngs(config.seed))
+  if config.stage == "jnd":
+    restore_weights(model, workdir, "hvs_sd")
+  graph, params, frozen = nnx.split(model, nnx.PathContains(_NETWORK[config.stage]), ...)
+  optimizer = make_optimizer(config)
+  run_step = make_step(config, graph, optimizer)
+  # The average starts as a copy: a donated buffer must not stand in the state twice.
+  state = TrainState(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
+
+  folder = workdir / config.stage
+  checkpoints = Checkpoints(folder / "checkpoints")
+  try:
+    step = checkpoints.latest_step() or 0
+    if step:
+      state = TrainState(**checkpoints.restore(step, **state._asdict()))
+    batches = _open_crops(config, first_step=step)
+    with (folder / "metrics.jsonl").open("a") as log:
+      logged_step, logged_time = step, time.perf_counter()
+      while step < config.num_steps:
+        state, terms = run_step(state, step, frozen, next(batches))
+        step += 1
+        last = step == config.num_steps
+        logs = last or step % config.log_every_steps == 0
+        saves = last or step % config.checkpoint_every_steps == 0
+        if not (logs or saves):
+          continue
+        figures = {name: float(value) for name, value in terms.items()}
+        bad = [name for name, value in figures.items() if not math.isfinite(value)]
+        if bad:
+          raise TrainError(
+            f"{', '.join(bad)} not finite at step {step}; the newest checkpoint is of step "
+            f"{checkpoints.latest_step()}. A lower optimizer.learning_rate may help."
+          )
+        if logs:
+          now = time.perf_counter()
+          images = (step - logged_step) * config.batch_size
+          figures["images_per_second"] = images / (now - logged_time)
+          logged_step, logged_time = step, now
+          log.write(json.dumps({"step": step, **figures}) + "\n")
+          log.flush()
+          report(step, figures)
+        if saves:
+          checkpoints.save(step, **state._asdict())
+  finally:
+    checkpoints.close()
+
+
+def _open_crops(config: TrainConfig, *, first_step: int) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+  try:
+    return crop_stream(
+      config.data, batch_size=config.batch_size, seed=config.seed, first_step=first_step
+    )
+  except FileNotFoundError as error:
+    raise TrainError(f"config.data.images: {error}") from None
+
+
+def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> int:
+  """Fills a stage's network with its averaged weights from the newest checkpoint.
+
+  Args:
+    model: Its `hvs_sd` or `generator` is filled in place.
+    workdir: The working folder.
+    stage: "hvs_sd" or "jnd".
+
+  Returns:
+    The step of the checkpoint.
+
+  Raises:
+    TrainError: If the stage has no checkpoint.
+  """
+  folder = workdir / stage / "checkpoints"
+  if not folder.is_dir():
+    raise TrainError(_missing_stage(workdir, stage))
+  checkpoints = Checkpoints(folder)
+  try:
+    step = checkpoints.latest_step()
+    if step is None:
+      raise TrainError(_missing_stage(workdir, stage))
+    state = nnx.state(model, nnx.PathContains(_NETWORK[stage]))
+    nnx.update(model, checkpoints.restore(step, ema=state)["ema"])
+  finally:
+    checkpoints.close()
+  return step
+
+
+def _missing_stage(workdir: Path, stage: Stage) -> str:
+  return (
+    f"no checkpoint of stage {stage!r} in {workdir}; train it first: "
+    f"python -m hvsjnd_jax.train --config configs/{stage}.py --workdir {workdir}"
+  )
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+  """Adam after clipping by the global norm; warm-up, then cosine decay to 1/100."""
+  settings = config.optimizer
+  schedule = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=settings.learning_rate,
+    warmup_steps=settings.warmup_steps,
+    decay_steps=config.num_steps,
+    end_value=settings.learning_rate / 100,
+  )
+  return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(schedule))
+
+
+def make_step(
+  config: TrainConfig, graph: nnx.GraphDef, optimizer: optax.GradientTransformation
+) -> Step:
+  """Builds the jitted update: (state, step, frozen, uint8 crops) → (state, terms).
+
+  The state's buffers are donated: the old state cannot be used afterwards. The noise of
+  a step follows from the seed and the step alone.
+  """
+  noise_key = jax.random.key(config.seed)
+
+  def objective(params: PyTree, frozen: PyTree, images: Array, key: Array):
+    model = nnx.merge(graph, params, frozen)
+    if config.stage == "hvs_sd":
+      return rate_distortion_objective(model.hvs_sd, images, key, config=config.hvs_sd)
+    return jnd_objective(model, images, key, config=config.jnd)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def run_step(
+    state: TrainState, step: int, frozen: PyTree, crops: Array
+  ) -> tuple[TrainState, Terms]:
+    images = crops.astype(jnp.float32) / 255
+    key = jax.random.fold_in(noise_key, step)
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (total, terms), grads = gradient(state.params, frozen, images, key)
+    updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # Young averages follow fast, so that the start does not weigh on them.
+    decay = jnp.minimum(config.optimizer.ema_decay, (1 + step) / (10 + step))
+    ema = optax.incremental_update(params, state.ema, 1 - decay)
+    terms = {"loss": total, **terms, "gradient_norm": optax.global_norm(grads)}
+    return TrainState(params, opt_state, ema), terms
+
+  return run_step
