@@ -1,1 +1,25 @@
-"""JND estimation in JAX."""
+"""hvsjnd_jax: just-noticeable-difference (JND) estimation in JAX.
+
+  model = hvsjnd_jax.load()
+  jnd = hvsjnd_jax.estimate(model, images)
+  signs = hvsjnd_jax.random_signs(jax.random.key(0), images.shape[1:3])
+  distorted = hvsjnd_jax.inject(images, jnd, signs, lmbda=10)
+  perceived = hvsjnd_jax.degrade(model, images)
+
+Images are float in [0, 1], [B, H, W, 3], RGB, H and W at least 8.
+"""
+
+from hvsjnd_jax.estimator import JNDModel, degrade, estimate, inject, random_signs
+from hvsjnd_jax.weights import WeightsError, load
+
+__all__ = [
+  "JNDModel",
+  "WeightsError",
+  "degrade",
+  "estimate",
+  "inject",
+  "load",
+  "random_signs",
+]
+
+__version__ = "0.1.0"

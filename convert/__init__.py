@@ -1,0 +1,1 @@
+"""From the published PyTorch checkpoints to the weights of hvsjnd_jax."""
