@@ -1,47 +1,50 @@
 """PyTorch's names and layouts to ours, in pure NumPy: one rule a line, with its reason."""
 
+import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 _DATA_PARALLEL_PREFIX = "module."
-
-# The published layer name: ours.
-_LAYERS = {
-  "hvs_sd": {
-    **{f"Encoder.conv{i}": f"encoder.conv{i}" for i in (1, 2, 3)},
-    **{f"Encoder.gdn{i}": f"encoder.gdn{i}" for i in (1, 2)},
-    **{f"Decoder.deconv{i}": f"decoder.deconv{i}" for i in (1, 2, 3)},
-    **{f"Decoder.igdn{i}": f"decoder.igdn{i}" for i in (1, 2)},
-    **{f"bitEstimator.f{i}": f"bit_estimator.f{i}" for i in (1, 2, 3, 4)},
-  },
-  "generator": {f"conv{i}": f"conv{i}" for i in range(1, 7)},
-}
+_N = 128
 
 
-def rename(network: str, key: str) -> str | None:
-  """Our dotted path for a PyTorch key, or None for a key that the network does not have.
+def _hvs_sd() -> dict[str, tuple[str, tuple[int, ...]]]:
+  table: dict[str, tuple[str, tuple[int, ...]]] = {}
+  for i, inputs in ((1, 3), (2, _N), (3, _N)):
+    table[f"Encoder.conv{i}.weight"] = f"encoder.conv{i}.kernel", (_N, inputs, 5, 5)
+  for i in (1, 2):  # the last convolution has no bias
+    table[f"Encoder.conv{i}.bias"] = f"encoder.conv{i}.bias", (_N,)
+  for theirs, ours in (("Encoder.gdn", "encoder.gdn"), ("Decoder.igdn", "decoder.igdn")):
+    for i in (1, 2):
+      table[f"{theirs}{i}.beta"] = f"{ours}{i}.beta", (_N,)
+      table[f"{theirs}{i}.gamma"] = f"{ours}{i}.gamma", (_N, _N)
+  for i, outputs in ((1, _N), (2, _N), (3, 3)):
+    table[f"Decoder.deconv{i}.weight"] = f"decoder.deconv{i}.kernel", (_N, outputs, 5, 5)
+    table[f"Decoder.deconv{i}.bias"] = f"decoder.deconv{i}.bias", (outputs,)
+  for i in (1, 2, 3, 4):
+    for leaf in "hba" if i < 4 else "hb":  # the last step ends in a sigmoid and has no a
+      table[f"bitEstimator.f{i}.{leaf}"] = f"bit_estimator.f{i}.{leaf}", (1, _N, 1, 1)
+  return table
 
-  Args:
-    network: "hvs_sd" or "generator".
-    key: A key of the state dict, with or without DataParallel's "module." prefix.
-  """
-  layer, _, leaf = key.removeprefix(_DATA_PARALLEL_PREFIX).rpartition(".")
-  if layer not in _LAYERS[network]:
-    return None
-  return f"{network}.{_LAYERS[network][layer]}.{'kernel' if leaf == 'weight' else leaf}"
+
+def _generator() -> dict[str, tuple[str, tuple[int, ...]]]:
+  table: dict[str, tuple[str, tuple[int, ...]]] = {}
+  widths = (7, 32, 32, 64, 64, 32, 3)
+  for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
+    table[f"conv{i}.weight"] = f"conv{i}.kernel", (outputs, inputs, 3, 3)
+    table[f"conv{i}.bias"] = f"conv{i}.bias", (outputs,)
+  return table
+
+
+# For each network, PyTorch's key: our path within the network, and PyTorch's shape.
+PARAMETERS = {"hvs_sd": _hvs_sd(), "generator": _generator()}
 
 
 def relayout(array: np.ndarray) -> np.ndarray:
-  """Our layout of a PyTorch parameter.
-
-  Args:
-    array: A parameter of HVS-SD or the generator.
-
-  Returns:
-    A contiguous array.
-  """
-  if array.ndim == 4 and array.shape[0] == 1 and array.shape[2:] == (1, 1):
+  """Our layout of a PyTorch parameter, contiguous."""
+  if array.ndim == 4 and array.shape[0] == 1:
     array = array.reshape(-1)  # the bit estimator's (1, N, 1, 1): one value a channel
   elif array.ndim == 4:
     # Convolution: OIHW to HWIO. A transposed convolution is stored (in, out, h, w), which
@@ -50,21 +53,33 @@ def relayout(array: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(array)
 
 
-def convert(network: str, state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def convert(network: str, state: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
   """Converts one state dict.
 
   Args:
     network: "hvs_sd" or "generator".
-    state: Arrays by PyTorch key.
+    state: Arrays by PyTorch key, with or without DataParallel's "module." prefix.
 
   Returns:
-    Arrays by our path, and the keys that the network does not have.
+    Arrays by our dotted path, network included; and the faults: one line for every key
+    that is unknown, missing, of another shape, or not float32 or not finite throughout.
   """
-  arrays, unknown = {}, []
-  for key, array in state.items():
-    path = rename(network, key)
-    if path is None:
-      unknown.append(key)
+  state = {key.removeprefix(_DATA_PARALLEL_PREFIX): value for key, value in state.items()}
+  table = PARAMETERS[network]
+  arrays = {}
+  faults = [f"unknown key: {key}" for key in state if key not in table]
+  for key, (path, shape) in table.items():
+    if key not in state:
+      faults.append(f"missing key: {key}")
+      continue
+    array = state[key]
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+      found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+      faults.append(f"{key}: expected float32, got {found}")
+    elif array.shape != shape:
+      faults.append(f"{key}: expected shape {shape}, got {array.shape}")
+    elif not np.isfinite(array).all():
+      faults.append(f"{key}: holds values that are not finite")
     else:
-      arrays[path] = relayout(array)
-  return arrays, unknown
+      arrays[f"{network}.{path}"] = relayout(array)
+  return arrays, faults

@@ -9,12 +9,22 @@
 Images are float in [0, 1], [B, H, W, 3], RGB, H and W at least 8.
 """
 
-from hvsjnd_jax.estimator import JNDModel, degrade, estimate, inject, random_signs
+from hvsjnd_jax.estimator import (
+  Analysis,
+  JNDModel,
+  analyze,
+  degrade,
+  estimate,
+  inject,
+  random_signs,
+)
 from hvsjnd_jax.weights import WeightsError, load
 
 __all__ = [
+  "Analysis",
   "JNDModel",
   "WeightsError",
+  "analyze",
   "degrade",
   "estimate",
   "inject",

@@ -4,9 +4,11 @@ The files in configs/ fill this in; `--config.x=y` on the command line overrides
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
+from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.losses import JNDConfig, RateDistortionConfig
+from hvsjnd_jax.priors import AttentionLayer
 
 Stage = Literal["hvs_sd", "jnd"]
 
@@ -54,7 +56,7 @@ class TrainConfig:
     Raises:
       ValueError: Naming the setting, what it must be, and what it is.
     """
-    _require(self.stage in ("hvs_sd", "jnd"), "stage", "'hvs_sd' or 'jnd'", self.stage)
+    _require(self.stage in get_args(Stage), "stage", "'hvs_sd' or 'jnd'", self.stage)
     for name in ("batch_size", "num_steps", "log_every_steps", "checkpoint_every_steps"):
       _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
 
@@ -83,10 +85,10 @@ class TrainConfig:
     for name in ("magnitude", "peak", "quality", "attention"):
       weight = getattr(jnd, f"{name}_weight")
       _require(weight >= 0, f"jnd.{name}_weight", "at least 0", weight)
-    known = jnd.resolution in ("reference", "native")
-    _require(known, "jnd.resolution", "'reference' or 'native'", jnd.resolution)
-    known = jnd.attention in ("reconstruction", "feature")
-    _require(known, "jnd.attention", "'reconstruction' or 'feature'", jnd.attention)
+    for name, option in (("resolution", Resolution), ("attention", AttentionLayer)):
+      value = getattr(jnd, name)
+      known = get_args(option)
+      _require(value in known, f"jnd.{name}", " or ".join(map(repr, known)), value)
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:

@@ -40,7 +40,10 @@ class RandomCrop(grain.transforms.RandomMap):
   def __init__(self, config: DataConfig):
     self._config = config
 
-  def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  # Grain's base method is annotated as returning None.
+  def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
+    self, element: np.ndarray, rng: np.random.Generator
+  ) -> np.ndarray:
     size = self._config.crop_px
     height, width = element.shape[:2]
     scale = rng.uniform(self._config.min_scale, self._config.max_scale)

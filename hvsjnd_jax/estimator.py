@@ -5,7 +5,7 @@ pure, and work under `jax.jit`, `jax.grad` and `jax.vmap`.
 """
 
 import functools
-from typing import TypeVar
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,9 @@ from hvsjnd_jax import priors
 from hvsjnd_jax.generator import JNDGenerator, Resolution
 from hvsjnd_jax.hvs_sd import HVSSD
 from hvsjnd_jax.images import MIN_SIDE_PX
-from hvsjnd_jax.priors import AttentionLayer
+from hvsjnd_jax.priors import AttentionLayer, Priors
 
 Images = Float[Array, "b h w 3"]
-
-_Option = TypeVar("_Option", bound=str)
 
 
 class JNDModel(nnx.Module):
@@ -45,6 +43,13 @@ class JNDModel(nnx.Module):
     self.generator = JNDGenerator(rngs=rngs)
     self.resolution: Resolution = resolution
     self.attention: AttentionLayer = attention
+
+
+class Analysis(NamedTuple):
+  """The JND map xj, and the priors it was drawn from."""
+
+  jnd: Images
+  priors: Priors
 
 
 def estimate(
@@ -78,18 +83,38 @@ def estimate(
 
   Source: Jin et al., arXiv 2208.07583, section III.
   """
+  return analyze(model, images, resolution=resolution, attention=attention).jnd
+
+
+def analyze(
+  model: JNDModel,
+  images: Images,
+  *,
+  resolution: Resolution | None = None,
+  attention: AttentionLayer | None = None,
+) -> Analysis:
+  """Estimates the JND map and keeps what it was drawn from, in one pass.
+
+  Args, Raises: As `estimate`.
+
+  Returns:
+    The map and the priors.
+  """
   _check_images(images)
-  resolution = _choose("resolution", resolution, model.resolution, ("reference", "native"))
-  attention = _choose("attention", attention, model.attention, ("reconstruction", "feature"))
-  return _estimate(model, images, resolution, attention)
+  resolution = resolution or model.resolution
+  attention = attention or model.attention
+  _check_option("resolution", resolution, Resolution)
+  _check_option("attention", attention, AttentionLayer)
+  return _analyze(model, images, resolution, attention)
 
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention"))
-def _estimate(
+def _analyze(
   model: JNDModel, images: Images, resolution: Resolution, attention: AttentionLayer
-) -> Images:
+) -> Analysis:
   seen = priors.compute_priors(model.hvs_sd, images, attention=attention)
-  return model.generator(images, seen.attention, seen.gradient, resolution=resolution)
+  jnd = model.generator(images, seen.attention, seen.gradient, resolution=resolution)
+  return Analysis(jnd, seen)
 
 
 def degrade(model: JNDModel, images: Images) -> Images:
@@ -170,13 +195,10 @@ def _check_images(images: Images) -> None:
   if images.ndim != 4 or images.shape[-1] != 3:
     raise ValueError(f"expected RGB images [B, H, W, 3], got shape {images.shape}")
   if min(images.shape[1:3]) < MIN_SIDE_PX:
-    raise ValueError(
-      f"expected sides of at least {MIN_SIDE_PX} pixels, got {images.shape[1:3]}"
-    )
+    raise ValueError(f"expected sides of at least {MIN_SIDE_PX} pixels, got {images.shape[1:3]}")
 
 
-def _choose(name: str, value: _Option | None, default: _Option, known: tuple[str, ...]) -> _Option:
-  chosen = default if value is None else value
-  if chosen not in known:
-    raise ValueError(f"{name} must be one of {', '.join(known)}; got {chosen!r}")
-  return chosen
+def _check_option(name: str, value: str, option: Any) -> None:
+  known = get_args(option)
+  if value not in known:
+    raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")

@@ -12,8 +12,6 @@ from jaxtyping import Array, Float
 
 Resolution = Literal["reference", "native"]
 
-_REFERENCE_SIZE = 88
-
 
 class JNDGenerator(nnx.Module):
   """Six 3x3 convolutions on (image, attention, attention · gradient), then resizing.
@@ -65,7 +63,7 @@ class JNDGenerator(nnx.Module):
       hidden = nnx.leaky_relu(conv(hidden))
     h, w = images.shape[1:3]
     if resolution == "reference":
-      for size in ((_REFERENCE_SIZE,) * 2, (2 * _REFERENCE_SIZE,) * 2, (h, w)):
+      for size in ((88, 88), (176, 176), (h, w)):
         hidden = _resize(hidden, size)
     else:
       for _ in range(2):

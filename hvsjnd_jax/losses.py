@@ -99,9 +99,7 @@ def jnd_objective(
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
-  clean = jax.lax.stop_gradient(
-    compute_priors(model.hvs_sd, images, attention=config.attention)
-  )
+  clean = jax.lax.stop_gradient(compute_priors(model.hvs_sd, images, attention=config.attention))
   jnd = model.generator(images, clean.attention, clean.gradient, resolution=config.resolution)
   signs = jax.random.rademacher(key, images.shape[:3], images.dtype)
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)

@@ -4,7 +4,8 @@ Images are float in [0, 1], NHWC, RGB. Every metric takes `distorted, reference`
 returns one score for each image, [B].
 """
 
-import jax
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -81,8 +82,10 @@ def _ssim_terms(distorted: Images, reference: Images) -> tuple[Array, Array]:
     # A sum of shifted slices: XLA fuses it into one pass, where a grouped convolution
     # with one channel a group is slow on a CPU.
     h, w = maps.shape[1] - _SSIM_WINDOW + 1, maps.shape[2] - _SSIM_WINDOW + 1
-    maps = sum(window[i] * maps[:, i : i + h] for i in range(_SSIM_WINDOW))
-    return sum(window[i] * maps[:, :, i : i + w] for i in range(_SSIM_WINDOW))
+    rows = (window[i] * maps[:, i : i + h] for i in range(_SSIM_WINDOW))
+    maps = functools.reduce(jnp.add, rows)
+    columns = (window[i] * maps[:, :, i : i + w] for i in range(_SSIM_WINDOW))
+    return functools.reduce(jnp.add, columns)
 
   mean_d, mean_r = blur(distorted), blur(reference)
   variances = blur(distorted**2 + reference**2) - mean_d**2 - mean_r**2

@@ -1,8 +1,8 @@
 """Train a stage, or export the result.
 
-  python -m hvsjnd_jax.train --config configs/hvs_sd.py --workdir D --config.data.images=PHOTOS
-  python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
-  python -m hvsjnd_jax.train export --workdir D --out W
+python -m hvsjnd_jax.train --config configs/hvs_sd.py --workdir D --config.data.images=PHOTOS
+python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
+python -m hvsjnd_jax.train export --workdir D --out W
 """
 
 import sys

@@ -26,6 +26,8 @@ from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.losses import Terms, jnd_objective, rate_distortion_objective
 
 PyTree = Any
+# On the host until the jitted step takes them.
+Crops = UInt8[np.ndarray, "b h w 3"]
 Report = Callable[[int, dict[str, float]], None]
 
 _NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
@@ -43,7 +45,7 @@ class TrainState(NamedTuple):
   ema: PyTree
 
 
-Step = Callable[[TrainState, int, PyTree, UInt8[Array, "b h w 3"]], tuple[TrainState, Terms]]
+Step = Callable[[TrainState, int, PyTree, Crops], tuple[TrainState, Terms]]
 
 
 def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
@@ -107,7 +109,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
     checkpoints.close()
 
 
-def _open_crops(config: TrainConfig, *, first_step: int) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+def _open_crops(config: TrainConfig, *, first_step: int) -> Iterator[Crops]:
   try:
     return crop_stream(
       config.data, batch_size=config.batch_size, seed=config.seed, first_step=first_step
@@ -183,9 +185,9 @@ def make_step(
 
   @functools.partial(jax.jit, donate_argnums=0)
   def run_step(
-    state: TrainState, step: int, frozen: PyTree, crops: Array
+    state: TrainState, step: int, frozen: PyTree, crops: Crops
   ) -> tuple[TrainState, Terms]:
-    images = crops.astype(jnp.float32) / 255
+    images = jnp.asarray(crops, jnp.float32) / 255
     key = jax.random.fold_in(noise_key, step)
     gradient = jax.value_and_grad(objective, has_aux=True)
     (total, terms), grads = gradient(state.params, frozen, images, key)

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -20,6 +20,8 @@ import safetensors.numpy
 from flax import nnx, traverse_util
 
 from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.generator import Resolution
+from hvsjnd_jax.priors import AttentionLayer
 
 FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -27,10 +29,7 @@ MANIFEST_FILE = "manifest.json"
 
 _BUILT_IN = Path(__file__).parent / "assets"
 _NETWORKS = ("hvs_sd", "generator")
-_DEFAULTS = {
-  "resolution": ("reference", "native"),
-  "attention": ("reconstruction", "feature"),
-}
+_DEFAULTS = {"resolution": get_args(Resolution), "attention": get_args(AttentionLayer)}
 
 
 class WeightsError(Exception):
@@ -52,9 +51,8 @@ def load(weights: str | os.PathLike[str] | None = None) -> JNDModel:
     WeightsError: If the folder is no weights folder, or is damaged: the manifest's hash,
       every name, shape and type are checked.
   """
-  folder = _BUILT_IN / "default" if weights is None else Path(weights)
-  manifest = read_manifest(folder)
-  file = folder / WEIGHTS_FILE
+  manifest = read_manifest(weights)
+  file = _locate(weights) / WEIGHTS_FILE
   try:
     data = file.read_bytes()
   except OSError as error:
@@ -99,13 +97,13 @@ def build_model(arrays: Mapping[str, np.ndarray], *, source: str, **defaults: An
   return nnx.merge(graph, state)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-  """Reads and checks a weights folder's manifest.
+def read_manifest(weights: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+  """Reads and checks the manifest of a weights folder; None: the shipped one.
 
   Raises:
     WeightsError: If there is none, it is no JSON object, or an entry is missing or wrong.
   """
-  file = folder / MANIFEST_FILE
+  file = _locate(weights) / MANIFEST_FILE
   try:
     manifest = json.loads(file.read_bytes())
   except OSError as error:
@@ -126,6 +124,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         f"{file}: defaults.{name} must be one of {', '.join(known)}; got {defaults[name]!r}"
       )
   return manifest
+
+
+def _locate(weights: str | os.PathLike[str] | None) -> Path:
+  return _BUILT_IN / "default" if weights is None else Path(weights)
 
 
 def save(folder: Path, model: JNDModel, *, provenance: Mapping[str, Any]) -> None:

@@ -1,0 +1,64 @@
+"""Pictures of what the method sees: colour maps and the side-by-side sheet.
+
+Inputs are float arrays in [0, 1], [H, W, 3] or [H, W]; outputs are uint8 RGB.
+"""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from hvsjnd_jax.images import to_uint8
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+_PANEL_PX = 560  # a panel's longer side
+_CAPTION_PX = 34
+_MARGIN_PX = 12
+_FONT_PX = 18
+_PAPER = (255, 255, 255)
+_INK = (20, 20, 20)
+
+
+def jet(values: Float[np.ndarray, "h w"]) -> Pixels:
+  """Colours values in [0, 1] from blue over green to red, as the published code draws attention."""
+  red, green, blue = (1.5 - np.abs(4 * values - centre) for centre in (3, 2, 1))
+  return to_uint8(np.stack([red, green, blue], axis=-1))
+
+
+def visible_jnd(jnd: Float[np.ndarray, "h w 3"]) -> tuple[Pixels, float]:
+  """Brightens a JND map until it can be seen.
+
+  Args:
+    jnd: The map; its values are a few thousandths.
+
+  Returns:
+    The map as a picture, and the value drawn as full intensity: the 99.5th percentile.
+  """
+  white = max(float(np.percentile(jnd, 99.5)), 1e-6)
+  return to_uint8(jnd / white), white
+
+
+def sheet(panels: list[tuple[str, Pixels]]) -> Pixels:
+  """Lays captioned panels of one size side by side, two in a row.
+
+  Args:
+    panels: Caption and picture of each.
+
+  Returns:
+    The sheet; large pictures are reduced to fit.
+  """
+  height, width = panels[0][1].shape[:2]
+  scale = min(1, _PANEL_PX / max(height, width))
+  size = (max(1, round(width * scale)), max(1, round(height * scale)))
+  cell = (max(size[0], _PANEL_PX // 2) + _MARGIN_PX, size[1] + _CAPTION_PX + _MARGIN_PX)
+  rows = -(-len(panels) // 2)
+  canvas = Image.new("RGB", (2 * cell[0] + _MARGIN_PX, rows * cell[1] + _MARGIN_PX), _PAPER)
+  draw = ImageDraw.Draw(canvas)
+  font = ImageFont.load_default(_FONT_PX)
+  for index, (caption, pixels) in enumerate(panels):
+    left = _MARGIN_PX + index % 2 * cell[0]
+    top = _MARGIN_PX + index // 2 * cell[1]
+    draw.text((left, top + 4), caption, fill=_INK, font=font)
+    picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    canvas.paste(picture, (left, top + _CAPTION_PX))
+  return np.asarray(canvas)
