@@ -8,6 +8,7 @@ DIR is what `hvsjnd_jax.load(DIR)` and `python -m hvsjnd_jax.eval --weights DIR`
 
 import argparse
 import hashlib
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ class ConvertError(Exception):
   """A checkpoint that cannot be converted."""
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
   """Reads a state dict without running any code that the file may carry.
 
   Args:
     file: What `torch.save` wrote, in the zip or the older format.
 
   Returns:
-    NumPy arrays by key; what is no tensor is passed on as it is.
+    NumPy arrays by key, where a value is no float32 tensor the value itself; and the
+    file's SHA-256.
 
   Raises:
     ConvertError: If the file cannot be read, or holds anything but a dict of plain data.
@@ -44,23 +46,25 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
       "PyTorch is needed to read its checkpoints: pip install '.[convert]'"
     ) from None
   try:
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    data = file.read_bytes()
   except OSError as error:
-    raise ConvertError(f"{file}: {error.strerror or error}") from None
-  except Exception as error:  # a damaged archive or a refused pickle: torch raises many kinds
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise ConvertError(f"{file}: no PyTorch checkpoint of plain weights: {reason}") from None
+    raise ConvertError(f"{file}: {error.strerror}") from None
+  try:
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+  except Exception:  # torch raises many kinds, and advises to load the file unsafely
+    raise ConvertError(
+      f"{file}: damaged, no PyTorch checkpoint, or one of more than plain tensors; "
+      "refused, and none of its code was run"
+    ) from None
   if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-    raise ConvertError(f"{file}: expected a state dict, got {type(state).__name__}")
-  return {key: _to_numpy(value) for key, value in state.items()}
+    raise ConvertError(f"{file}: expected a dict of tensors by name, got {type(state).__name__}")
 
+  def to_numpy(value: Any) -> Any:
+    plain = isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    return value.detach().to_dense().numpy() if plain and value.device.type == "cpu" else value
 
-def _to_numpy(value: Any) -> Any:
-  import torch
-
-  if isinstance(value, torch.Tensor) and value.dtype == torch.float32 and not value.is_sparse:
-    return value.detach().numpy()
-  return getattr(value, "dtype", value)  # named in the converter's fault
+  arrays = {key: to_numpy(value) for key, value in state.items()}
+  return arrays, hashlib.sha256(data).hexdigest()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,10 +100,10 @@ def main(argv: list[str] | None = None) -> int:
   sources = []
   try:
     for network, file in (("hvs_sd", args.hvs_sd), ("generator", args.generator)):
-      converted, found = convert(network, read_checkpoint(file))
+      state, digest = read_checkpoint(file)
+      converted, found = convert(network, state)
       arrays |= converted
       faults += [f"{file}: {fault}" for fault in found]
-      digest = hashlib.sha256(file.read_bytes()).hexdigest()
       sources.append({"network": network, "file": file.name, "sha256": digest})
     if faults:
       raise ConvertError("nothing written:\n  " + "\n  ".join(faults))

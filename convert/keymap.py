@@ -62,19 +62,24 @@ def convert(network: str, state: Mapping[str, Any]) -> tuple[dict[str, np.ndarra
 
   Returns:
     Arrays by our dotted path, network included; and the faults: one line for every key
-    that is unknown, missing, of another shape, or not float32 or not finite throughout.
+    that is unknown, missing, given twice, of another shape, or not float32 and finite.
   """
-  state = {key.removeprefix(_DATA_PARALLEL_PREFIX): value for key, value in state.items()}
   table = PARAMETERS[network]
   arrays = {}
-  faults = [f"unknown key: {key}" for key in state if key not in table]
+  faults = [
+    f"given twice, with and without '{_DATA_PARALLEL_PREFIX}': {bare}"
+    for key in state
+    if (bare := key.removeprefix(_DATA_PARALLEL_PREFIX)) != key and bare in state
+  ]
+  state = {key.removeprefix(_DATA_PARALLEL_PREFIX): value for key, value in state.items()}
+  faults += [f"unknown key: {key}" for key in state if key not in table]
   for key, (path, shape) in table.items():
     if key not in state:
       faults.append(f"missing key: {key}")
       continue
     array = state[key]
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-      found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+      found = getattr(array, "dtype", type(array).__name__)
       faults.append(f"{key}: expected float32, got {found}")
     elif array.shape != shape:
       faults.append(f"{key}: expected shape {shape}, got {array.shape}")

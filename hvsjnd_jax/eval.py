@@ -3,18 +3,25 @@
   python -m hvsjnd_jax.eval --lmbda 10
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
 
-The exit status is 0 when every image was evaluated, 1 when some could not be read, and
-2 when there was nothing to evaluate.
+The noise follows from the seed and the image alone: neither the file's name nor its place
+among the others changes a byte. An image given twice is evaluated once. A --save folder
+inside a --path folder is left out of the walk, so that no run evaluates an earlier one.
+
+The exit status is 0 when every image was evaluated, 1 when some could not be, and 2 when
+nothing could be evaluated or the results could not be written.
 """
 
 import argparse
+import contextlib
+import io
 import json
+import logging
 import math
 import os
 import sys
+import warnings
 import zlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -27,25 +34,51 @@ from tqdm import tqdm
 from hvsjnd_jax import pictures, weights
 from hvsjnd_jax.estimator import JNDModel, analyze, inject, random_signs
 from hvsjnd_jax.generator import Resolution
-from hvsjnd_jax.images import ImageError, Pixels, find_images, read_image, to_uint8, write_png
+from hvsjnd_jax.images import (
+  EXTENSIONS,
+  ImageError,
+  Pixels,
+  find_images,
+  place,
+  read_image,
+  to_uint8,
+  write_png,
+)
 from hvsjnd_jax.metrics import psnr
 from hvsjnd_jax.priors import AttentionLayer
 
 # CC0 and public-domain photographs that come with scikit-image.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+_FIGURES = ("psnr_r", "psnr_g", "psnr_b", "psnr")
+_OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parse(argv)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
+  # What Pillow has to say of odd metadata changes no pixel.
+  logging.getLogger("PIL").setLevel(logging.CRITICAL)
   try:
-    return _run(args)
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", module="PIL")
+      status = _run(args)
+    print(end="", flush=True)
+    return status
   except (weights.WeightsError, _UsageError) as error:
     print(f"eval: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("eval: interrupted", file=sys.stderr)
     return 130
+  except OSError as error:  # of standard output: a reader that left, a full disk
+    # Python flushes it once more at exit, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+      return 141  # 128 + SIGPIPE, as `cat` would end
+    print(f"eval: {error}", file=sys.stderr)
+    return 2
 
 
 class _UsageError(Exception):
@@ -63,7 +96,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     nargs="+",
     action="extend",
     metavar="FILE|DIR",
-    help="images, and folders to walk; without it, four photographs from scikit-image",
+    help="images, and folders to walk (a --save folder inside is left out); without it, four "
+    "photographs from scikit-image",
   )
   parser.add_argument(
     "--lmbda",
@@ -75,7 +109,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
     "--weights", type=Path, metavar="DIR", help="a folder of weights (default: the shipped ones)"
   )
-  parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the signs (default: 0)")
+  parser.add_argument(
+    "--seed", type=_seed, default=0, metavar="S", help="of the noise's signs (default: 0)"
+  )
   parser.add_argument(
     "--resolution", choices=get_args(Resolution), help="default: the weights' own"
   )
@@ -93,43 +129,61 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _lmbda(text: str) -> float:
-  value = float(text)
-  if not (math.isfinite(value) and value >= 0):
-    raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
+  largest = float(np.finfo(np.float32).max)
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0 <= value <= largest:
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {text}")
   return value
 
 
+def _seed(text: str) -> int:
+  largest = 2**32 - 1
+  if not (text.isdecimal() and int(text) <= largest):
+    raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {largest}, got {text}")
+  return int(text)
+
+
 def _run(args: argparse.Namespace) -> int:
-  files = _find(args.path)
+  files = _find(args)
+  stems = {} if args.save is None else _make_stems(files, args.save)
+  if args.json is not None:
+    _make_folder(args.json.parent)
+    if args.json.is_dir():
+      raise _UsageError(f"--json {args.json}: a folder; expected the name of a file")
   model = weights.load(args.weights)
-  folder = None if args.save is None else _make_folder(args.save)
-  names = _output_names(files)
+  weights_used = _describe_weights(args, model)
   records: list[dict[str, Any]] = []
   errors: list[dict[str, str]] = []
-  for file in tqdm(files, unit="image", disable=None):  # None: no bar in a pipe
-    try:
-      pixels = read_image(file)
-    except ImageError as error:
-      errors.append({"path": str(file), "error": str(error)})
-      tqdm.write(f"eval: {file}: {error}", file=sys.stderr)
-      continue
-    evaluated = _evaluate(model, pixels, args)
-    tqdm.write(_describe(file, evaluated.psnr))
-    records.append({"path": str(file), **evaluated.psnr})
-    if folder is not None:
-      _save_pictures(folder / names[file], pixels, evaluated, lmbda=args.lmbda)
+  with tqdm(files, unit="image", disable=None) as bar:  # None: no bar in a pipe
+    for file in bar:
+      try:
+        with _silent_stderr():
+          pixels = read_image(file)
+        evaluated = _evaluate(model, pixels, args)
+      except ImageError as error:
+        errors.append({"path": str(file), "error": str(error)})
+        tqdm.write(f"eval: {file}: {error}", file=sys.stderr)
+        continue
+      tqdm.write(f"Images Path is: {file}\n{_describe_psnr(evaluated.psnr)}")
+      records.append({"path": str(file), **evaluated.psnr})
+      if stems:
+        _save_pictures(stems[file], pixels, evaluated, lmbda=args.lmbda)
 
-  mean = _mean([{k: v for k, v in record.items() if k != "path"} for record in records])
+  mean = {
+    name: float(np.mean([record[name] for record in records])) for name in _FIGURES if records
+  }
   if records:
-    print(f"Mean over {len(records)} images:")
-    print(_describe_psnr(mean))
+    print(f"Mean over {len(records)} image{'s' * (len(records) > 1)}:\n{_describe_psnr(mean)}")
   if errors:
     print(f"eval: {len(errors)} of {len(files)} files could not be used", file=sys.stderr)
   if args.json is not None:
     report = {
       "lmbda": args.lmbda,
       "seed": args.seed,
-      "weights": _describe_weights(args, model),
+      "weights": weights_used,
       "images": records,
       "mean": mean,
       "errors": errors,
@@ -138,34 +192,56 @@ def _run(args: argparse.Namespace) -> int:
   return 1 if errors else 0
 
 
-def _find(paths: list[Path] | None) -> list[Path]:
-  if paths is None:
-    folder = Path(str(resources.files("skimage") / "data"))
-    paths = [folder / name for name in _SAMPLES]
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+  """Discards what C libraries write: libtiff comments on every damaged strip."""
+  stderr = os.dup(2)
   try:
-    files, skipped = find_images(paths)
+    with open(os.devnull, "w") as nowhere:
+      os.dup2(nowhere.fileno(), 2)
+    yield
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)
+
+
+def _find(args: argparse.Namespace) -> list[Path]:
+  samples = Path(str(resources.files("skimage") / "data"))
+  paths = args.path or [samples / name for name in _SAMPLES]
+  try:
+    files, skipped = find_images(paths, leave_out=args.save)
   except FileNotFoundError as error:
     raise _UsageError(str(error)) from None
   if skipped:
-    print(f"Skipped {skipped} files without an image's extension.")
+    print(f"Files skipped, having no image's extension: {skipped}")
   if not files:
     where = ", ".join(map(str, paths))
-    raise _UsageError(f"no image under {where}: looked for files such as .png, .jpg, .webp, .tif")
+    raise _UsageError(f"no image under {where}: looked for {' '.join(sorted(EXTENSIONS))}")
   return files
 
 
-def _output_names(files: list[Path]) -> dict[Path, Path]:
-  """Where each image's pictures go, relative to --save: the inputs' own tree and names.
+def _make_stems(files: list[Path], folder: Path) -> dict[Path, Path]:
+  """Where each image's pictures go, less their suffixes: the inputs' own tree and names.
 
-  Names depend on the set of files, not on their order.
+  Which names depends on the set of files, not on their order: where two files differ in
+  the extension only, all names keep theirs.
   """
-  root = Path(os.path.commonpath([file.absolute().parent for file in files]))
-  relative = {file: file.absolute().relative_to(root) for file in files}
-  stems = Counter(path.with_suffix("") for path in relative.values())
-  return {
-    file: path if stems[path.with_suffix("")] > 1 else path.with_suffix("")
-    for file, path in relative.items()
-  }
+  _make_folder(folder)
+  places = {file: place(file) for file in files}
+  root = os.path.commonpath([path.parent for path in places.values()])
+  stems = {file: folder / path.relative_to(root).with_suffix("") for file, path in places.items()}
+  if len(set(stems.values())) < len(files):
+    stems = {file: folder / path.relative_to(root) for file, path in places.items()}
+  inputs = set(places.values())
+  for stem in stems.values():
+    for output in (_output(stem, name) for name in _OUTPUTS):
+      if place(output) in inputs:
+        raise _UsageError(f"{output} is an image to evaluate; choose another folder for --save")
+  return stems
+
+
+def _output(stem: Path, name: str) -> Path:
+  return stem.with_name(f"{stem.name}_{name}")
 
 
 class _Evaluated(NamedTuple):
@@ -178,38 +254,30 @@ class _Evaluated(NamedTuple):
 
 
 def _evaluate(model: JNDModel, pixels: Pixels, args: argparse.Namespace) -> _Evaluated:
-  image = jnp.asarray(pixels[None], jnp.float32) / 255
   # The signs follow from seed and content: not from the file's name or its place.
   key = jax.random.fold_in(jax.random.key(args.seed), zlib.crc32(pixels.tobytes()))
-  analysis = analyze(model, image, resolution=args.resolution, attention=args.attention)
-  signs = random_signs(key, pixels.shape[:2])
-  distorted = inject(image, analysis.jnd, signs, lmbda=args.lmbda)
-  figures = {
-    f"psnr_{name}": float(psnr(distorted[..., i : i + 1], image[..., i : i + 1])[0])
-    for i, name in enumerate("rgb")
-  }
-  figures["psnr"] = float(psnr(distorted, image)[0])
-  return _Evaluated(
-    np.asarray(distorted[0]),
-    np.asarray(analysis.jnd[0]),
-    np.asarray(analysis.priors.attention[0, ..., 0]),
-    figures,
-  )
-
-
-def _describe(file: Path, figures: dict[str, float]) -> str:
-  return f"Images Path is: {file}\n{_describe_psnr(figures)}"
+  try:
+    image = jnp.asarray(pixels[None], jnp.float32) / 255
+    analysis = analyze(model, image, resolution=args.resolution, attention=args.attention)
+    signs = random_signs(key, pixels.shape[:2])
+    distorted = inject(image, analysis.jnd, signs, lmbda=args.lmbda)
+    channels = [slice(i, i + 1) for i in range(3)]
+    figures = [psnr(distorted[..., c], image[..., c]) for c in (*channels, slice(None))]
+    return _Evaluated(
+      np.asarray(distorted[0]),
+      np.asarray(analysis.jnd[0]),
+      np.asarray(analysis.priors.attention[0, ..., 0]),
+      {name: float(figure[0]) for name, figure in zip(_FIGURES, figures, strict=True)},
+    )
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    reason = str(error).partition("\n")[0]
+    height, width = pixels.shape[:2]
+    raise ImageError(f"{width}x{height} pixels cannot be computed here: {reason}") from None
 
 
 def _describe_psnr(figures: dict[str, float]) -> str:
   lines = [f"Result-{name.upper()} PSNR: {figures[f'psnr_{name}']:.4f}" for name in "rgb"]
   return "\n".join([*lines, f"Total PSNR: {figures['psnr']:.4f}"])
-
-
-def _mean(figures: list[dict[str, float]]) -> dict[str, float]:
-  if not figures:
-    return {}
-  return {name: float(np.mean([row[name] for row in figures])) for name in figures[0]}
 
 
 def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, str]:
@@ -232,35 +300,26 @@ def _save_pictures(stem: Path, pixels: Pixels, evaluated: _Evaluated, *, lmbda: 
     (f"JND map, brightened: white is {255 * white:.2f} gray levels", jnd),
     (f"distorted, lmbda {lmbda:g}: {evaluated.psnr['psnr']:.2f} dB", distorted),
   ]
+  outputs = (distorted, jnd, evaluated.jnd, attention, pictures.sheet(panels))
   try:
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, picture in (
-      ("distorted", distorted),
-      ("jnd", jnd),
-      ("attention", attention),
-      ("sheet", pictures.sheet(panels)),
-    ):
-      write_png(stem.with_name(f"{stem.name}_{suffix}.png"), picture)
-    np.save(stem.with_name(f"{stem.name}_jnd.npy"), evaluated.jnd)
+    for name, output in zip(_OUTPUTS, outputs, strict=True):
+      write = np.save if name.endswith(".npy") else write_png
+      write(_output(stem, name), output)
   except OSError as error:
-    raise _UsageError(f"{stem.parent}: cannot be written: {error.strerror}") from None
+    raise _UsageError(f"{stem}: cannot be written: {error.strerror or error}") from None
 
 
-def _make_folder(folder: Path) -> Path:
+def _make_folder(folder: Path) -> None:
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise _UsageError(f"{folder}: cannot be made: {error.strerror}") from None
-  return folder
+    raise _UsageError(f"{folder}: no folder, and cannot be made one: {error.strerror}") from None
 
 
 def _write_text(file: Path, text: str) -> None:
-  """The whole file or none of it."""
-  partial = file.with_name(file.name + ".partial")
   try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
-    partial.replace(file)
+    file.write_text(text)
   except OSError as error:
     raise _UsageError(f"{file}: cannot be written: {error.strerror}") from None
 

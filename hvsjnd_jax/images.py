@@ -1,7 +1,8 @@
 """Reading and writing pictures: files on one side, uint8 RGB arrays [H, W, 3] on the other."""
 
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MIN_SIDE_PX = 8
 
+# Formats of photographs. Pillow knows more, but some start other programs (EPS), and some
+# can only be recognised, not read (MPEG, HDF5).
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+EXTENSIONS = frozenset(
+  extension for extension, name in Image.registered_extensions().items() if name in _FORMATS
+)
+
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
@@ -17,23 +25,17 @@ class ImageError(Exception):
   """A picture that cannot be used. The message names the reason, not the file."""
 
 
-def is_image(path: Path) -> bool:
-  """Whether the file's extension is one that Pillow can read."""
-  return path.suffix.lower() in _readable_extensions()
-
-
-def _readable_extensions() -> set[str]:
-  return {ext for ext, fmt in Image.registered_extensions().items() if fmt in Image.OPEN}
-
-
-def find_images(paths: Iterable[Path]) -> tuple[list[Path], int]:
+def find_images(paths: Iterable[Path], *, leave_out: Path | None = None) -> tuple[list[Path], int]:
   """Lists the pictures under files and folders.
 
-  Folders are walked recursively, each in sorted order; in them, files without an
-  image's extension are passed over. A file named directly is always listed.
+  Folders are walked recursively, each in sorted order; links to folders are not followed.
+  In folders, files without an image's extension are passed over; a file named directly is
+  always listed. A picture found twice is listed once. A subfolder that cannot be read is
+  listed too, so that reading it gives the reason.
 
   Args:
     paths: Files and folders.
+    leave_out: A subfolder to pass over in silence.
 
   Returns:
     The pictures, and how many files were passed over.
@@ -41,28 +43,43 @@ def find_images(paths: Iterable[Path]) -> tuple[list[Path], int]:
   Raises:
     FileNotFoundError: If a path does not exist.
   """
-  found: list[Path] = []
-  skipped = 0
+  found: dict[Path, Path] = {}  # by place
+  skipped: set[Path] = set()
   for path in paths:
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib's raises where a name is too long
       raise FileNotFoundError(f"no such file or folder: {path}")
-    if not path.is_dir():
-      found.append(path)
-      continue
-    for folder, subfolders, names in os.walk(path):
-      subfolders.sort()
-      files = [Path(folder, name) for name in sorted(names)]
-      pictures = [file for file in files if is_image(file)]
-      found += pictures
-      skipped += len(files) - len(pictures)
-  return found, skipped
+    named = not path.is_dir()
+    for file in [path] if named else sorted(_walk(path, leave_out)):
+      if named or file.suffix.lower() in EXTENSIONS or file.is_dir():
+        found.setdefault(place(file), file)
+      else:
+        skipped.add(place(file))
+  return list(found.values()), len(skipped - found.keys())
+
+
+def _walk(path: Path, leave_out: Path | None) -> Iterator[Path]:
+  """All files under a folder, and the folders that cannot be listed."""
+  unreadable: list[Path] = []
+  passed_over = leave_out and leave_out.resolve()
+  for folder, subfolders, names in os.walk(
+    path, onerror=lambda error: unreadable.append(Path(error.filename))
+  ):
+    subfolders[:] = [name for name in subfolders if Path(folder, name).resolve() != passed_over]
+    yield from (Path(folder, name) for name in names)
+  yield from unreadable
+
+
+def place(file: Path) -> Path:
+  """The file's absolute path, links and dots in its folder resolved; a link keeps its name."""
+  return file.parent.resolve() / file.name
 
 
 def read_image(path: Path) -> Pixels:
   """Reads a picture as upright 8-bit RGB.
 
-  EXIF rotation is applied. Gray, palette and CMYK become RGB; transparency is laid over
-  white; 16 bits are rounded to 8; of an animation the first frame is taken.
+  EXIF rotation is applied, unless the EXIF data is broken. Gray, palette and CMYK become
+  RGB; transparency is laid over white; 16-bit gray is rounded to 8 bits, of 16-bit colour
+  Pillow keeps the high byte; of an animation the first frame is taken.
 
   Args:
     path: An image file.
@@ -75,25 +92,35 @@ def read_image(path: Path) -> Pixels:
       bomb, has samples of unknown range, or is smaller than 8 pixels on a side.
   """
   try:
-    with Image.open(path) as opened:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+      raise ImageError("a folder that cannot be read")
+    if not stat.S_ISREG(mode):  # opening a named pipe would wait for a writer
+      raise ImageError("not a regular file")
+    with Image.open(path, formats=_FORMATS) as opened:
       opened.load()
-      pixels = _to_rgb(ImageOps.exif_transpose(opened))
+      pixels = _to_rgb(_turn_upright(opened))
   except ImageError:
     raise
   except UnidentifiedImageError:
     raise ImageError("not an image that Pillow can read") from None
   except Image.DecompressionBombError as error:
     raise ImageError(f"too large to be safe: {error}") from None
-  except FileNotFoundError:
-    raise ImageError("no such file") from None
-  except PermissionError:
-    raise ImageError("permission denied") from None
   except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to.
-    raise ImageError(f"damaged or unreadable: {error or type(error).__name__}") from None
+    if isinstance(error, OSError) and error.strerror:
+      raise ImageError(error.strerror) from None
+    raise ImageError(f"damaged or unreadable: {str(error) or type(error).__name__}") from None
   height, width = pixels.shape[:2]
   if min(height, width) < MIN_SIDE_PX:
     raise ImageError(f"{width}x{height} pixels; at least {MIN_SIDE_PX}x{MIN_SIDE_PX} are needed")
   return pixels
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+  try:
+    return ImageOps.exif_transpose(image)
+  except Exception:  # Broken EXIF raises many kinds; the pixels are none the worse for it.
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
@@ -120,5 +147,8 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 def write_png(path: Path, pixels: np.ndarray) -> None:
   """Writes uint8 pixels, [H, W, 3], as PNG: the whole file or none of it."""
   partial = path.with_name(path.name + ".partial")
-  Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
-  partial.replace(path)
+  try:
+    Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)

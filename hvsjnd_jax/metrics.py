@@ -116,7 +116,9 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   """
 
   def magnitude(images: Images) -> Images:
-    images = jnp.pad(_mean_pool(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    h, w = images.shape[1:3]
+    images = _mean_pool(images[:, : h // 2 * 2, : w // 2 * 2])  # an odd row is left out
+    images = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = (images[:, :-2] + images[:, 1:-1] + images[:, 2:]) / 3
     columns = (images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]) / 3
     horizontal = rows[:, :, 2:] - rows[:, :, :-2]
@@ -131,7 +133,7 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
 
 
 def _mean_pool(images: Images) -> Images:
-  """2x2 mean, stride 2; an odd side is padded with zeros that count, as published."""
+  """2x2 mean, stride 2; an odd side is padded with zeros that count, as MS-SSIM does."""
   odd = [(size % 2, size % 2) for size in images.shape[1:3]]
   padding = [(0, 0), *odd, (0, 0)]
   window = (1, 2, 2, 1)

@@ -4,12 +4,10 @@ Inputs are float arrays in [0, 1], [H, W, 3] or [H, W]; outputs are uint8 RGB.
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from hvsjnd_jax.images import to_uint8
-
-Pixels = UInt8[np.ndarray, "h w 3"]
+from hvsjnd_jax.images import Pixels, to_uint8
 
 _PANEL_PX = 560  # a panel's longer side
 _CAPTION_PX = 34
@@ -50,11 +48,12 @@ def sheet(panels: list[tuple[str, Pixels]]) -> Pixels:
   height, width = panels[0][1].shape[:2]
   scale = min(1, _PANEL_PX / max(height, width))
   size = (max(1, round(width * scale)), max(1, round(height * scale)))
-  cell = (max(size[0], _PANEL_PX // 2) + _MARGIN_PX, size[1] + _CAPTION_PX + _MARGIN_PX)
+  font = ImageFont.load_default(_FONT_PX)
+  text_width = max(round(font.getlength(caption)) for caption, _ in panels)
+  cell = (max(size[0], text_width) + _MARGIN_PX, size[1] + _CAPTION_PX + _MARGIN_PX)
   rows = -(-len(panels) // 2)
   canvas = Image.new("RGB", (2 * cell[0] + _MARGIN_PX, rows * cell[1] + _MARGIN_PX), _PAPER)
   draw = ImageDraw.Draw(canvas)
-  font = ImageFont.load_default(_FONT_PX)
   for index, (caption, pixels) in enumerate(panels):
     left = _MARGIN_PX + index % 2 * cell[0]
     top = _MARGIN_PX + index // 2 * cell[1]

@@ -108,8 +108,13 @@ def grad_cam(
 
 def _normalize(maps: Array) -> Array:
   """(v - min) / (max - min) for each image; 0 where max = min."""
-  low = maps.min(axis=(1, 2, 3), keepdims=True)
-  contrast = maps.max(axis=(1, 2, 3), keepdims=True) - low
+  # Not `min` and `max`: their gradient looks for the pixels that equal the extreme, and
+  # where XLA computes the map twice with other roundings finds none, which gives 0/0.
+  flat = maps.reshape(maps.shape[0], -1)
+  places = jnp.stack([flat.argmin(axis=1), flat.argmax(axis=1)], axis=1)
+  extremes = jnp.take_along_axis(flat, places, axis=1)[..., None, None]
+  low, high = extremes[:, :1], extremes[:, 1:]
+  contrast = high - low
   # The inner `where` keeps the untaken division's gradient finite too.
   return (maps - low) / jnp.where(contrast > 0, contrast, 1)
 

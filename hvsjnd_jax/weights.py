@@ -64,7 +64,7 @@ def load(weights: str | os.PathLike[str] | None = None) -> JNDModel:
   try:
     arrays = safetensors.numpy.load(data)
   except Exception as error:  # the hash fits, so the writer wrote something else
-    raise WeightsError(f"{file}: no safetensors file: {error}") from None
+    raise WeightsError(f"{file}: expected a safetensors file: {error}") from None
   return build_model(arrays, source=str(file), **manifest["defaults"])
 
 
@@ -77,8 +77,8 @@ def build_model(arrays: Mapping[str, np.ndarray], *, source: str, **defaults: An
     **defaults: `resolution` and `attention` of the model.
 
   Raises:
-    WeightsError: Naming every parameter that is unknown, missing or of another shape or
-      type.
+    WeightsError: Naming every parameter that is unknown, missing, of another shape or
+      type, or not finite throughout.
   """
   # An abstract template: no initialisation that is thrown away.
   abstract = nnx.eval_shape(lambda: JNDModel(rngs=nnx.Rngs(0), **defaults))
@@ -90,6 +90,8 @@ def build_model(arrays: Mapping[str, np.ndarray], *, source: str, **defaults: An
     got, want = arrays[name], wanted[name]
     if got.shape != want.shape or got.dtype != want.dtype:
       faults.append(f"{name}: expected {want.dtype}{want.shape}, got {got.dtype}{got.shape}")
+    elif not np.isfinite(got).all():
+      faults.append(f"{name}: holds values that are not finite")
   if faults:
     raise WeightsError(f"{source}: not the weights of this model\n  " + "\n  ".join(faults))
   nested = traverse_util.unflatten_dict({k: jax.numpy.asarray(v) for k, v in arrays.items()}, ".")
@@ -109,7 +111,7 @@ def read_manifest(weights: str | os.PathLike[str] | None = None) -> dict[str, An
   except OSError as error:
     raise WeightsError(f"{file}: {error.strerror}; expected a folder of weights") from None
   except ValueError as error:
-    raise WeightsError(f"{file}: no JSON: {error}") from None
+    raise WeightsError(f"{file}: expected JSON: {error}") from None
   if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
     found = manifest.get("format") if isinstance(manifest, dict) else None
     raise WeightsError(f"{file}: expected format {FORMAT}, got {found!r}")
@@ -141,8 +143,15 @@ def save(folder: Path, model: JNDModel, *, provenance: Mapping[str, Any]) -> Non
   Raises:
     WeightsError: If the folder is not empty, or cannot be written.
   """
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise WeightsError(f"{folder}: exists and is not an empty folder; choose another")
+  try:
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+      raise WeightsError(f"{folder}: exists and is not an empty folder; choose another")
+    _write(folder, model, provenance)
+  except OSError as error:
+    raise WeightsError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def _write(folder: Path, model: JNDModel, provenance: Mapping[str, Any]) -> None:
   flat = _flatten(nnx.state(model))
   # safetensors writes a transposed view in the wrong order without a word.
   arrays = {name: np.ascontiguousarray(value) for name, value in sorted(flat.items())}
@@ -157,19 +166,16 @@ def save(folder: Path, model: JNDModel, *, provenance: Mapping[str, Any]) -> Non
     "defaults": {name: getattr(model, name) for name in _DEFAULTS},
     **provenance,
   }
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
   try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-      (partial / WEIGHTS_FILE).write_bytes(data)
-      (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
-      partial.chmod(0o755)
-      partial.replace(folder)
-    except BaseException:
-      shutil.rmtree(partial, ignore_errors=True)
-      raise
-  except OSError as error:
-    raise WeightsError(f"{folder}: cannot be written: {error.strerror}") from None
+    (partial / WEIGHTS_FILE).write_bytes(data)
+    (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    partial.chmod(0o755)  # mkdtemp's folders are private
+    partial.replace(folder)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
 
 
 def _flatten(state: nnx.State) -> dict[str, Any]:

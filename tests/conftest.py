@@ -1,0 +1,146 @@
+"""Models and images that the tests share."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden_weights import draw_state
+
+from convert.keymap import PARAMETERS, convert
+from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.weights import build_model
+
+# The tolerances are those of float32 on a CPU; an accelerator may multiply in less.
+if "JAX_PLATFORMS" not in os.environ:
+  jax.config.update("jax_platforms", "cpu")
+# Most of the suite's time is LLVM's: a third of it without. `optimized` undoes it.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimized() -> Iterator[None]:
+  """Compiles as users do."""
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+  """Float64 throughout: an array that falls back to float32 is an error."""
+  with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    yield
+
+
+# The step of a central difference in float64: at 1e-6 a step across a leaky ReLU's kink
+# was seen, below 1e-8 rounding grows; measured errors are below 1e-8.
+STEP = 1e-7
+FINITE_DIFFERENCE = 1e-6
+
+
+@pytest.fixture(scope="session")
+def check_gradient() -> Callable[..., None]:
+  """Reverse mode against central differences, in float64, along random directions.
+
+  As `jax.test_util.check_grads`, but compiled once, which it is ten times as fast for a
+  network.
+  """
+
+  def check(function: Callable[..., Any], *arguments: Any) -> None:
+    rng = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(arguments)
+    leaves = [np.asarray(leaf, np.float64) for leaf in leaves]
+
+    @jax.jit
+    def value_and_gradient(leaves: list[np.ndarray]) -> tuple[jax.Array, list[jax.Array]]:
+      def projection(leaves: list[jax.Array]) -> jax.Array:
+        outputs = jax.tree.leaves(function(*tree.unflatten(leaves)))
+        # Fixed weights: a plain sum would hide errors that cancel.
+        waves = (jnp.sin(1 + jnp.arange(out.size, dtype=out.dtype)) for out in outputs)
+        return sum(
+          (jnp.vdot(w, out) for w, out in zip(waves, outputs, strict=True)), start=jnp.zeros(())
+        )
+
+      return jax.value_and_grad(projection)(leaves)
+
+    _, gradient = value_and_gradient(leaves)
+    for _ in range(3):
+      direction = [rng.standard_normal(leaf.shape) for leaf in leaves]
+      slope = sum(np.vdot(g, d) for g, d in zip(gradient, direction, strict=True))
+      ends = []
+      for step in (STEP, -STEP):
+        moved = [leaf + step * d for leaf, d in zip(leaves, direction, strict=True)]
+        ends.append(float(value_and_gradient(moved)[0]))
+      assert abs(slope) > 0
+      np.testing.assert_allclose((ends[0] - ends[1]) / (2 * STEP), slope, rtol=FINITE_DIFFERENCE)
+
+  return check
+
+
+@pytest.fixture(scope="session")
+def build_golden() -> Callable[[int], JNDModel]:
+  """Both networks with the golden files' weights, by seed."""
+
+  def build(seed: int) -> JNDModel:
+    arrays = {}
+    for network, table in PARAMETERS.items():
+      shapes = {key: shape for key, (_, shape) in table.items()}
+      converted, faults = convert(network, draw_state(seed, shapes))
+      assert not faults
+      arrays |= converted
+    return build_model(
+      arrays, source="the recipe", resolution="reference", attention="reconstruction"
+    )
+
+  return build
+
+
+@pytest.fixture(scope="session")
+def model(build_golden: Callable[[int], JNDModel]) -> JNDModel:
+  """Full size, with the golden files' weights of seed 0."""
+  return build_golden(0)
+
+
+@pytest.fixture(scope="session")
+def small_model(model: JNDModel) -> JNDModel:
+  """A narrow HVS-SD and the full generator: quick, and the same code."""
+  small = nnx.clone(model)
+  small.hvs_sd = HVSSD(8, rngs=nnx.Rngs(1))
+  return small
+
+
+@pytest.fixture(scope="session")
+def small_hvs_sd(small_model: JNDModel) -> HVSSD:
+  return small_model.hvs_sd
+
+
+@pytest.fixture(scope="session")
+def draw_images() -> Callable[..., jax.Array]:
+  """Random images in [0, 1], [B, H, W, 3], with structure at several scales."""
+
+  def draw(b: int, h: int, w: int, *, seed: int = 0) -> jax.Array:
+    rng = np.random.default_rng(seed)
+    images = np.zeros((b, h, w, 3))
+    for cell in (1, 4, 16):
+      coarse = rng.random((b, -(-h // cell), -(-w // cell), 3))
+      images += coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :h, :w]
+    return jnp.asarray(images / 3, jnp.float32)
+
+  return draw
+
+
+@pytest.fixture(scope="session")
+def flat_images() -> Callable[[int], jax.Array]:
+  """A black, a grey and a white image of the given side."""
+
+  def fill(side: int) -> jax.Array:
+    levels = jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None]
+    return jnp.broadcast_to(levels, (3, side, side, 3))
+
+  return fill

@@ -1,0 +1,238 @@
+"""The public functions: estimate, analyze, degrade, random_signs, inject."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import hvsjnd_jax
+from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.generator import Resolution
+from hvsjnd_jax.priors import AttentionLayer
+
+DrawImages = Callable[..., jax.Array]
+FlatImages = Callable[[int], jax.Array]
+
+# The same sums in another order, through eleven convolutions; maps lie in [0, 1].
+SELF = 1e-5
+
+RESOLUTIONS = pytest.mark.parametrize("resolution", ["reference", "native"])
+ATTENTIONS = pytest.mark.parametrize("attention", ["reconstruction", "feature"])
+
+
+def _inject_own_jnd(model: JNDModel, images: jax.Array) -> jax.Array:
+  jnd = hvsjnd_jax.estimate(model, images)
+  signs = hvsjnd_jax.random_signs(jax.random.key(0), images.shape[1:3])
+  return hvsjnd_jax.inject(images, jnd, signs, lmbda=0.1)
+
+
+@pytest.mark.slow
+def test_jit_equals_eager(small_model: JNDModel, draw_images: DrawImages):
+  images = draw_images(1, 16, 24)
+  with jax.disable_jit():
+    eager = hvsjnd_jax.estimate(small_model, images)
+  jitted = jax.jit(hvsjnd_jax.estimate)(small_model, images)
+  np.testing.assert_allclose(jitted, eager, rtol=0, atol=SELF)
+
+
+def test_outer_jit_changes_nothing(small_model: JNDModel, draw_images: DrawImages):
+  images = draw_images(1, 16, 24)
+  jitted = jax.jit(_inject_own_jnd)(small_model, images)
+  np.testing.assert_allclose(jitted, _inject_own_jnd(small_model, images), rtol=0, atol=SELF)
+
+
+def test_batch_equals_loop_and_vmap(small_model: JNDModel, draw_images: DrawImages):
+  images = draw_images(3, 16, 24)
+  estimate = functools.partial(hvsjnd_jax.estimate, small_model)
+  together = estimate(images)
+  loop = jnp.concatenate([estimate(images[i : i + 1]) for i in range(3)])
+  mapped = jax.jit(jax.vmap(estimate))(images[:, None])[:, 0]
+  np.testing.assert_allclose(together, loop, rtol=0, atol=SELF)
+  np.testing.assert_allclose(mapped, loop, rtol=0, atol=SELF)
+
+
+def test_analyze_is_estimate_and_degrade_in_one(small_model: JNDModel, draw_images: DrawImages):
+  images = draw_images(1, 16, 24)
+  jnd, priors = hvsjnd_jax.analyze(small_model, images)
+  np.testing.assert_allclose(hvsjnd_jax.estimate(small_model, images), jnd, atol=SELF)
+  np.testing.assert_allclose(hvsjnd_jax.degrade(small_model, images), priors.degraded, atol=SELF)
+
+
+@pytest.mark.parametrize(
+  ("resolution", "attention"), [("reference", "reconstruction"), ("native", "feature")]
+)
+@pytest.mark.parametrize(
+  "size", [(8, 8), (9, 13), (17, 8), (23, 50)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
+def test_any_size(
+  small_model: JNDModel,
+  draw_images: DrawImages,
+  size: tuple[int, int],
+  attention: AttentionLayer,
+  resolution: Resolution,
+):
+  images = draw_images(1, *size)
+  jnd, priors = hvsjnd_jax.analyze(small_model, images, resolution=resolution, attention=attention)
+  assert jnd.shape == priors.degraded.shape == images.shape
+  assert jnd.dtype == images.dtype
+  assert ((jnd >= 0) & (jnd <= 1)).all()
+  assert jnd.std() > 0
+
+
+def test_defaults_are_the_models(small_model: JNDModel, draw_images: DrawImages):
+  images = draw_images(1, 16, 24)
+  assert (small_model.resolution, small_model.attention) == ("reference", "reconstruction")
+  named = hvsjnd_jax.estimate(
+    small_model, images, resolution="reference", attention="reconstruction"
+  )
+  np.testing.assert_array_equal(hvsjnd_jax.estimate(small_model, images), named)
+  for other in (
+    hvsjnd_jax.estimate(small_model, images, resolution="native"),
+    hvsjnd_jax.estimate(small_model, images, attention="feature"),
+  ):
+    assert jnp.abs(other - named).max() > SELF
+
+
+@RESOLUTIONS
+@ATTENTIONS
+def test_flat_images_give_finite_values_and_gradients(
+  model: JNDModel, flat_images: FlatImages, attention: AttentionLayer, resolution: Resolution
+):
+  signs = hvsjnd_jax.random_signs(jax.random.key(0), (16, 16))
+
+  @jax.jit
+  def run(images: jax.Array) -> tuple:
+    def total(images: jax.Array) -> tuple[jax.Array, hvsjnd_jax.Analysis]:
+      analysis = hvsjnd_jax.analyze(model, images, resolution=resolution, attention=attention)
+      return hvsjnd_jax.inject(images, analysis.jnd, signs, lmbda=0.1).sum(), analysis
+
+    return jax.value_and_grad(total, has_aux=True)(images)
+
+  for leaf in jax.tree.leaves(run(flat_images(16))):
+    assert jnp.isfinite(leaf).all()
+
+
+def test_gradients_reach_every_parameter(model: JNDModel, draw_images: DrawImages):
+  @jax.jit
+  def gradient(model: JNDModel, images: jax.Array) -> tuple[JNDModel, jax.Array]:
+    def total(model: JNDModel, images: jax.Array) -> jax.Array:
+      return jnp.square(_inject_own_jnd(model, images)).sum()
+
+    return jax.grad(total, argnums=(0, 1))(model, images)
+
+  of_model, of_images = gradient(model, draw_images(1, 16, 16))
+  for network in (of_model.hvs_sd.encoder, of_model.hvs_sd.decoder, of_model.generator):
+    for leaf in jax.tree.leaves(network):
+      assert np.isfinite(leaf).all()
+      assert (np.asarray(leaf) != 0).any()
+  assert np.isfinite(of_images).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_estimate_gradient_equals_finite_differences(
+  check_gradient: Callable[..., None], small_model: JNDModel, draw_images: DrawImages
+):
+  def forward(model: JNDModel, images: jax.Array) -> jax.Array:
+    return hvsjnd_jax.estimate(model, images, resolution="native")
+
+  # Off GDN's bound, where the gradient is a rule and not the derivative.
+  shifted = nnx.clone(small_model)
+  shifted.hvs_sd = jax.tree.map(lambda leaf: leaf + 0.01, shifted.hvs_sd)
+  check_gradient(forward, shifted, draw_images(1, 16, 16))
+
+
+@pytest.mark.parametrize("function", [hvsjnd_jax.estimate, hvsjnd_jax.degrade])
+@pytest.mark.parametrize(
+  ("shape", "dtype", "error", "message"),
+  [
+    ((1, 8, 8, 3), jnp.uint8, TypeError, "float images in .*got uint8; divide"),
+    ((8, 8, 3), jnp.float32, ValueError, r"\[B, H, W, 3\], got shape \(8, 8, 3\)"),
+    ((1, 8, 8, 1), jnp.float32, ValueError, r"RGB images .*got shape \(1, 8, 8, 1\)"),
+    ((1, 7, 64, 3), jnp.float32, ValueError, r"at least 8 pixels, got \(7, 64\)"),
+    ((1, 64, 7, 3), jnp.float32, ValueError, r"at least 8 pixels, got \(64, 7\)"),
+  ],
+  ids=["uint8", "rank", "grey", "low", "narrow"],
+)
+def test_bad_images_are_named(
+  small_model: JNDModel,
+  function: Callable[[JNDModel, jax.Array], jax.Array],
+  shape: tuple[int, ...],
+  dtype: jnp.dtype,
+  error: type[Exception],
+  message: str,
+):
+  with pytest.raises(error, match=message):
+    function(small_model, jnp.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"resolution": "full"}, "resolution must be one of reference, native; got 'full'"),
+    ({"attention": "encoder"}, "attention must be one of reconstruction, feature; got 'encoder'"),
+  ],
+  ids=["resolution", "attention"],
+)
+def test_unknown_options_are_named(small_model: JNDModel, options: dict, message: str):
+  with pytest.raises(ValueError, match=message):
+    hvsjnd_jax.estimate(small_model, jnp.zeros((1, 8, 8, 3)), **options)
+
+
+def test_random_signs():
+  key = jax.random.key(7)
+  signs = hvsjnd_jax.random_signs(key, (2, 64, 64))
+  assert signs.shape == (2, 64, 64)
+  assert signs.dtype == jnp.float32
+  assert (jnp.abs(signs) == 1).all()
+  # The mean of 8192 signs: 4 standard errors.
+  assert abs(signs.mean()) < 4 / 8192**0.5
+  np.testing.assert_array_equal(signs, hvsjnd_jax.random_signs(key, (2, 64, 64)))
+  assert (signs != hvsjnd_jax.random_signs(jax.random.key(8), (2, 64, 64))).any()
+  assert (signs[0] != signs[1]).any()
+  # The rule that the published code's maps follow.
+  noise = jax.random.uniform(key, (2, 64, 64))
+  np.testing.assert_array_equal(signs, np.where(noise >= 0.5, 1, -1))
+
+
+def test_inject_closed_form():
+  images = jnp.asarray([[[[0.5, 0.1, 0.9], [0.5, 0.1, 0.9]]]])
+  jnd = jnp.full((1, 1, 2, 3), 0.125)
+  signs = jnp.asarray([[1.0, -1.0]])
+  # One sign for the three channels, and the sum clipped to [0, 1].
+  want = [[[[0.75, 0.35, 1.0], [0.25, 0.0, 0.65]]]]
+  got = hvsjnd_jax.inject(images, jnd, signs, lmbda=2)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  np.testing.assert_array_equal(hvsjnd_jax.inject(images, jnd, signs, lmbda=0), images)
+
+
+def test_inject_shares_one_sign_map_or_takes_one_for_each_image(draw_images: DrawImages):
+  images = draw_images(2, 8, 9)
+  signs = hvsjnd_jax.random_signs(jax.random.key(0), (8, 9))
+  jnd = jnp.full_like(images, 0.1)
+  shared = hvsjnd_jax.inject(images, jnd, signs)
+  each = hvsjnd_jax.inject(images, jnd, jnp.stack([signs, signs]))
+  np.testing.assert_array_equal(shared, each)
+  other = hvsjnd_jax.inject(images, jnd, jnp.stack([signs, -signs]))
+  np.testing.assert_array_equal(other[0], shared[0])
+  assert (other[1] != shared[1]).any()
+
+
+@pytest.mark.parametrize(
+  ("image", "jnd", "signs", "message"),
+  [
+    ((1, 8, 8, 3), (1, 8, 9, 3), (8, 8), r"jnd \(1, 8, 9, 3\)"),
+    ((8, 8, 3), (8, 8, 3), (8, 8), r"images \(8, 8, 3\)"),
+    ((1, 8, 9, 3), (1, 8, 9, 3), (9, 8), r"expected signs \(8, 9\).*got \(9, 8\)"),
+    ((2, 8, 9, 3), (2, 8, 9, 3), (1, 8, 9), r"or \(2, 8, 9\), got \(1, 8, 9\)"),
+  ],
+  ids=["jnd", "rank", "signs", "batch"],
+)
+def test_inject_names_bad_shapes(
+  image: tuple[int, ...], jnd: tuple[int, ...], signs: tuple[int, ...], message: str
+):
+  with pytest.raises(ValueError, match=message):
+    hvsjnd_jax.inject(jnp.zeros(image), jnp.zeros(jnd), jnp.zeros(signs))

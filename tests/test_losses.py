@@ -1,0 +1,141 @@
+"""The objectives of both training stages."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from hvsjnd_jax import losses
+from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.losses import JNDConfig, RateDistortionConfig
+
+DrawImages = Callable[..., jax.Array]
+FlatImages = Callable[[int], jax.Array]
+
+# Weights that are all different, so that none can stand for another.
+CONFIG = JNDConfig(magnitude_weight=2.0, peak_weight=3.0, quality_weight=5.0, attention_weight=7.0)
+
+# The floor under the logarithm, 1e-8 beside powers of 1e-4 or more, and float32.
+FLOOR = 1e-4
+# A weighted sum of a few float32 terms.
+SUM = 1e-5
+
+
+def _noise(*rms: float) -> jax.Array:
+  """One image of noise with the given RMS in each channel."""
+  signs = jnp.where(jnp.indices((8, 8)).sum(axis=0) % 2 == 0, 1.0, -1.0)
+  return (signs[..., None] * jnp.asarray(rms))[None]
+
+
+@pytest.mark.parametrize("target", [0.02, 0.3])
+def test_magnitude_loss_is_zero_at_the_target(target: float):
+  loss = losses.magnitude_loss(_noise(target, target, target), target=target)
+  np.testing.assert_allclose(loss, [0], atol=FLOOR)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_magnitude_loss_counts_every_channel(channel: int):
+  rms = [0.1, 0.1, 0.1]
+  rms[channel] = 0.2
+  loss = losses.magnitude_loss(_noise(*rms), target=0.1)
+  # log((N^2 + T^2) / 2NT) = log(5 / 4), in one channel of three.
+  np.testing.assert_allclose(loss, [np.log(5 / 4) / 3], rtol=FLOOR)
+
+
+@pytest.mark.parametrize("factor", [1.5, 4.0])
+def test_magnitude_loss_is_symmetric_in_log(factor: float):
+  above, below = (
+    losses.magnitude_loss(_noise(rms, rms, rms), target=0.1) for rms in (0.1 * factor, 0.1 / factor)
+  )
+  np.testing.assert_allclose(above, below, rtol=FLOOR)
+  assert above[0] > 0
+
+
+def test_magnitude_loss_punishes_noise_in_one_channel():
+  spread = losses.magnitude_loss(_noise(0.1, 0.1, 0.1), target=0.1)
+  one = losses.magnitude_loss(_noise(0.0, 0.1 * 3**0.5, 0.0), target=0.1)
+  assert one[0] > spread[0] + 0.1
+
+
+def test_magnitude_loss_of_no_noise_is_finite():
+  value, gradient = jax.value_and_grad(
+    lambda noise: losses.magnitude_loss(noise, target=0.02).sum()
+  )(_noise(0, 0, 0))
+  assert jnp.isfinite(value)
+  assert jnp.isfinite(gradient).all()
+
+
+def test_peak_loss_closed_form():
+  noise = jnp.zeros((2, 2, 2, 3)).at[0, 0, 0].set(0.3).at[0, 1, 1].set(0.1)
+  # One pixel of four, at three times the limit: (3 - 1)^2 / 4. At the limit: nothing.
+  np.testing.assert_allclose(losses.peak_loss(noise, limit=0.1), [1, 0], rtol=1e-6)
+
+
+def test_quality_loss_is_zero_for_equal_images(draw_images: DrawImages):
+  images = draw_images(1, 168, 168)
+  both = jnp.concatenate([images, images**2]), jnp.concatenate([images, images])
+  equal, darker = jax.jit(losses.quality_loss)(*both)
+  np.testing.assert_allclose(equal, 0, atol=SUM)
+  assert darker > 0.01
+
+
+def test_rate_distortion_objective(small_hvs_sd: HVSSD, draw_images: DrawImages):
+  images = draw_images(2, 16, 24)
+  config = RateDistortionConfig(train_lambda=128.0)
+
+  @jax.jit
+  def objective(hvs_sd: HVSSD, key: jax.Array) -> tuple[jax.Array, losses.Terms]:
+    return losses.rate_distortion_objective(hvs_sd, images, key, config=config)
+
+  total, terms = objective(small_hvs_sd, jax.random.key(0))
+  assert terms.keys() == {"mse", "bpp"}
+  assert total.shape == terms["mse"].shape == terms["bpp"].shape == ()
+  assert jnp.isfinite(total)
+  np.testing.assert_allclose(total, 128 * terms["mse"] + terms["bpp"], rtol=SUM)
+
+  # The noise is used, in the distortion and in the rate, and comes from the key alone.
+  again, other = (objective(small_hvs_sd, jax.random.key(seed))[1] for seed in (0, 1))
+  for name, value in terms.items():
+    assert again[name] == value
+    assert other[name] != value
+
+
+@pytest.fixture(scope="module")
+def run_jnd_objective(model: JNDModel) -> Callable[[jax.Array], tuple]:
+  """(Total, terms) and the generator's gradient, for one image of 168x168."""
+  graph, generator, frozen = nnx.split(model, nnx.PathContains("generator"), ...)
+
+  @jax.jit
+  def run(images: jax.Array) -> tuple:
+    def objective(generator: nnx.State) -> tuple[jax.Array, losses.Terms]:
+      merged = nnx.merge(graph, generator, frozen)
+      return losses.jnd_objective(merged, images, jax.random.key(0), config=CONFIG)
+
+    return jax.value_and_grad(objective, has_aux=True)(generator)
+
+  return run
+
+
+def test_jnd_objective(run_jnd_objective: Callable[[jax.Array], tuple], draw_images: DrawImages):
+  (total, terms), gradient = run_jnd_objective(draw_images(1, 168, 168))
+  assert terms.keys() == {"magnitude", "peak", "quality", "attention"}
+  want = sum(getattr(CONFIG, f"{name}_weight") * value for name, value in terms.items())
+  np.testing.assert_allclose(total, want, rtol=SUM)
+  for value in (total, *terms.values()):
+    assert value.shape == ()
+    assert value > 0
+  for leaf in jax.tree.leaves(gradient):
+    assert jnp.isfinite(leaf).all()
+    assert (leaf != 0).any()
+
+
+@pytest.mark.parametrize("index", [0, 1, 2], ids=["black", "grey", "white"])
+def test_jnd_objective_on_flat_images_is_finite(
+  run_jnd_objective: Callable[[jax.Array], tuple], flat_images: FlatImages, index: int
+):
+  for leaf in jax.tree.leaves(run_jnd_objective(flat_images(168)[index : index + 1])):
+    assert jnp.isfinite(leaf).all()

@@ -1,0 +1,222 @@
+"""The weights folder: what is checked on load, and that a save is whole or absent."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from hvsjnd_jax import weights
+from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.weights import MANIFEST_FILE, WEIGHTS_FILE, WeightsError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: JNDModel) -> Path:
+  weights.save(tmp_path / "w", model, provenance={"note": "kept"})
+  return tmp_path / "w"
+
+
+def _edit_manifest(folder: Path, **entries: Any) -> None:
+  manifest = json.loads((folder / MANIFEST_FILE).read_text())
+  (folder / MANIFEST_FILE).write_text(json.dumps(manifest | entries))
+
+
+def _edit_arrays(folder: Path, edit: Callable[[dict[str, np.ndarray]], object]) -> None:
+  """Changes the arrays, and makes the manifest's hash fit again."""
+  arrays = safetensors.numpy.load_file(folder / WEIGHTS_FILE)
+  edit(arrays)
+  data = safetensors.numpy.save(arrays)
+  (folder / WEIGHTS_FILE).write_bytes(data)
+  _edit_manifest(folder, sha256=hashlib.sha256(data).hexdigest())
+
+
+def test_load_gives_what_was_saved(folder: Path, model: JNDModel):
+  loaded = weights.load(folder)
+  assert (loaded.resolution, loaded.attention) == (model.resolution, model.attention)
+  jax.tree.map(np.testing.assert_array_equal, nnx.state(loaded), nnx.state(model))
+  assert weights.load(str(folder)).resolution == model.resolution
+
+
+def test_saved_arrays_keep_their_order(folder: Path, model: JNDModel):
+  """Safetensors would write a transposed view in the wrong order without a word."""
+  kernel = np.asarray(model.generator.conv1.kernel[...])
+  asymmetric = np.arange(kernel.size, dtype=np.float32).reshape(kernel.shape[::-1]).T
+  assert not asymmetric.flags.c_contiguous
+  changed = nnx.clone(model)
+  kernel_of_numpy: Any = nnx.Param(asymmetric)
+  changed.generator.conv1.kernel = kernel_of_numpy
+  weights.save(folder.with_name("asymmetric"), changed, provenance={})
+  loaded = weights.load(folder.with_name("asymmetric"))
+  np.testing.assert_array_equal(loaded.generator.conv1.kernel[...], asymmetric)
+
+
+def test_manifest_says_what_the_folder_holds(folder: Path):
+  manifest = weights.read_manifest(folder)
+  assert manifest == {
+    "format": 1,
+    "sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
+    "parameters": {"hvs_sd": 1_725_571, "generator": 86_051},
+    "defaults": {"resolution": "reference", "attention": "reconstruction"},
+    "note": "kept",
+  }
+
+
+DEFAULTS = {"resolution": "native", "attention": "feature"}
+
+DAMAGED = {
+  "no folder": (lambda f: f.rename(f.with_name("v")), "manifest.json: No such file"),
+  "no manifest": (lambda f: (f / MANIFEST_FILE).unlink(), "manifest.json: No such file"),
+  "folder as manifest": (
+    lambda f: ((f / MANIFEST_FILE).unlink(), (f / MANIFEST_FILE).mkdir()),
+    "manifest.json: Is a directory",
+  ),
+  "empty manifest": (lambda f: (f / MANIFEST_FILE).write_text(""), "expected JSON"),
+  "broken manifest": (lambda f: (f / MANIFEST_FILE).write_text('{"format": 1,'), "expected JSON"),
+  "binary manifest": (lambda f: (f / MANIFEST_FILE).write_bytes(b"\xff\xfe"), "expected JSON"),
+  "list as manifest": (lambda f: (f / MANIFEST_FILE).write_text("[1]"), "expected format 1"),
+  "future format": (lambda f: _edit_manifest(f, format=2), "expected format 1, got 2"),
+  "no format": (lambda f: _edit_manifest(f, format=None), "expected format 1, got None"),
+  "no hash": (lambda f: _edit_manifest(f, sha256=None), "expected the hash"),
+  "no defaults": (lambda f: _edit_manifest(f, defaults=None), "expected 'defaults' with res"),
+  "half the defaults": (
+    lambda f: _edit_manifest(f, defaults={"resolution": "native"}),
+    "expected 'defaults' with resolution and attention",
+  ),
+  "odd default": (
+    lambda f: _edit_manifest(f, defaults=DEFAULTS | {"resolution": "8k"}),
+    "defaults.resolution must be one of reference, native; got '8k'",
+  ),
+  "odd type of default": (
+    lambda f: _edit_manifest(f, defaults=DEFAULTS | {"attention": []}),
+    "defaults.attention must be one of",
+  ),
+  "no weights": (lambda f: (f / WEIGHTS_FILE).unlink(), "safetensors: No such file"),
+  "empty weights": (lambda f: (f / WEIGHTS_FILE).write_bytes(b""), "safetensors: damaged"),
+  "truncated weights": (
+    lambda f: (f / WEIGHTS_FILE).write_bytes((f / WEIGHTS_FILE).read_bytes()[:-1]),
+    "safetensors: damaged: its SHA-256 is [0-9a-f]{64}, the manifest says",
+  ),
+  "wrong hash": (lambda f: _edit_manifest(f, sha256="0" * 64), "the manifest says 0{64}"),
+  "hash of something else": (
+    lambda f: (
+      (f / WEIGHTS_FILE).write_bytes(b"other"),
+      _edit_manifest(f, sha256=hashlib.sha256(b"other").hexdigest()),
+    ),
+    "expected a safetensors file",
+  ),
+  "extra array": (
+    lambda f: _edit_arrays(f, lambda a: a.update({"generator.conv7.bias": np.zeros(3)})),
+    "unknown: generator.conv7.bias",
+  ),
+  "missing array": (
+    lambda f: _edit_arrays(f, lambda a: a.pop("generator.conv6.bias")),
+    "missing: generator.conv6.bias",
+  ),
+  "odd shape": (
+    lambda f: _edit_arrays(
+      f, lambda a: a.update({"generator.conv6.bias": np.zeros(4, np.float32)})
+    ),
+    r"generator.conv6.bias: expected float32\(3,\), got float32\(4,\)",
+  ),
+  "odd type": (
+    lambda f: _edit_arrays(f, lambda a: a.update({"generator.conv6.bias": np.zeros(3)})),
+    r"generator.conv6.bias: expected float32\(3,\), got float64\(3,\)",
+  ),
+  "not finite": (
+    lambda f: _edit_arrays(
+      f, lambda a: a.update({"generator.conv6.bias": np.full(3, np.nan, np.float32)})
+    ),
+    "generator.conv6.bias: holds values that are not finite",
+  ),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_folder_is_refused(folder: Path, damage: Callable[[Path], object], reason: str):
+  damage(folder)
+  with pytest.raises(WeightsError, match=reason) as caught:
+    weights.load(folder)
+  assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0, 9, 0.5, -1], ids=["length", "header", "middle", "last"])
+def test_one_flipped_bit_is_noticed(folder: Path, place: float):
+  file = folder / WEIGHTS_FILE
+  data = bytearray(file.read_bytes())
+  data[int(place * len(data)) if place == 0.5 else int(place)] ^= 1
+  file.write_bytes(data)
+  with pytest.raises(WeightsError, match="damaged"):
+    weights.load(folder)
+
+
+def test_every_fault_is_named(folder: Path):
+  def damage(arrays: dict[str, np.ndarray]) -> None:
+    del arrays["generator.conv1.bias"], arrays["hvs_sd.decoder.igdn1.beta"]
+    arrays["more"] = arrays["and more"] = np.zeros(1, np.float32)
+
+  _edit_arrays(folder, damage)
+  with pytest.raises(WeightsError) as caught:
+    weights.load(folder)
+  assert str(caught.value).split("\n  ")[1:] == [
+    "unknown: and more",
+    "unknown: more",
+    "missing: generator.conv1.bias",
+    "missing: hvs_sd.decoder.igdn1.beta",
+  ]
+
+
+def test_a_file_is_no_weights_folder(tmp_path: Path):
+  (tmp_path / "w").touch()
+  with pytest.raises(WeightsError, match="Not a directory; expected a folder of weights"):
+    weights.load(tmp_path / "w")
+
+
+OCCUPIED = {
+  "file": lambda path: path.touch(),
+  "full folder": lambda path: (path.mkdir(), (path / "keep").touch()),
+  "dangling link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("occupy", OCCUPIED.values(), ids=OCCUPIED)
+def test_save_overwrites_nothing(tmp_path: Path, model: JNDModel, occupy: Callable[[Path], object]):
+  occupy(tmp_path / "w")
+  before = sorted(tmp_path.rglob("*"))
+  with pytest.raises(WeightsError, match="w: exists and is not an empty folder; choose another"):
+    weights.save(tmp_path / "w", model, provenance={})
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_save_fills_an_empty_folder_and_makes_parents(tmp_path: Path, model: JNDModel):
+  (tmp_path / "w").mkdir()
+  for folder in (tmp_path / "w", tmp_path / "a/b/w"):
+    weights.save(folder, model, provenance={})
+    assert {file.name for file in folder.iterdir()} == {WEIGHTS_FILE, MANIFEST_FILE}
+    assert folder.stat().st_mode & 0o777 == 0o755
+  assert {path.name for path in tmp_path.iterdir()} == {"w", "a"}
+
+
+@pytest.mark.parametrize("method", ["write_bytes", "write_text", "replace"])
+def test_failed_save_leaves_nothing(
+  tmp_path: Path, model: JNDModel, monkeypatch: pytest.MonkeyPatch, method: str
+):
+  def fail(*args: object) -> None:
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(Path, method, fail)
+  with pytest.raises(WeightsError, match="w: cannot be written: No space left on device"):
+    weights.save(tmp_path / "w", model, provenance={})
+  assert not list(tmp_path.iterdir())
+
+
+def test_save_below_a_file(tmp_path: Path, model: JNDModel):
+  (tmp_path / "file").touch()
+  with pytest.raises(WeightsError, match="w: cannot be written: "):
+    weights.save(tmp_path / "file" / "w", model, provenance={})
