@@ -80,9 +80,9 @@ class TrainConfig:
     _require(0 <= decay < 1, "optimizer.ema_decay", "in [0, 1)", decay)
 
     _require(self.hvs_sd.train_lambda > 0, "hvs_sd.train_lambda", "above 0", self.hvs_sd)
-    for name in ("lmbda", "magnitude_target", "peak_limit"):
+    for name in ("lmbda", "magnitude_target"):
       _require(getattr(jnd, name) > 0, f"jnd.{name}", "above 0", getattr(jnd, name))
-    for name in ("magnitude", "peak", "quality", "attention"):
+    for name in ("magnitude", "quality", "attention", "visibility"):
       weight = getattr(jnd, f"{name}_weight")
       _require(weight >= 0, f"jnd.{name}_weight", "at least 0", weight)
     for name, option in (("resolution", Resolution), ("attention", AttentionLayer)):

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.estimator import JNDModel, inject
@@ -20,9 +21,14 @@ Images = Float[Array, "b h w 3"]
 Losses = Float[Array, " b"]
 Terms = dict[str, Float[Array, ""]]
 
-# The released magnitude loss carries .001 for mean magnitudes summed over channels near
-# .1; ours are squared RMS near 5e-4, and a floor is needed only at an all-zero map.
-_MAGNITUDE_FLOOR = 1e-8
+# A hundredth of a gray level: keeps the logarithm of an amplitude finite at zero.
+_AMPLITUDE_FLOOR = 0.01 / 255
+# Contrast below which nothing is masked, two gray levels, and the exponent by which
+# thresholds grow with contrast above it (Legge & Foley, 1980).
+_MASKING_FLOOR = 2 / 255
+_MASKING_EXPONENT = 0.6
+_MASKING_WINDOW_PX = 5
+_LUMA = (0.299, 0.587, 0.114)
 # On the 0..255 scale; see `metrics.gmsd`.
 _TRAINING_GRADIENT_FLOOR = 1.0
 
@@ -39,12 +45,11 @@ class JNDConfig:
   """Stage 2: targets, weights, and the form of the estimate that is trained."""
 
   lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
-  magnitude_target: float = 0.0235  # RMS of lmbda · map in each channel: 32.6 dB
-  peak_limit: float = 2.5  # in units of the magnitude target
+  magnitude_target: float = 0.0235  # typical lmbda · map in each channel: 6 gray levels
   magnitude_weight: float = 1.0
-  peak_weight: float = 1.0
-  quality_weight: float = 10.0
-  attention_weight: float = 1.0
+  quality_weight: float = 1.0
+  attention_weight: float = 0.3
+  visibility_weight: float = 3.0
   # Written into the weights as the defaults of `estimate`.
   resolution: Resolution = "native"
   attention: AttentionLayer = "reconstruction"
@@ -82,8 +87,9 @@ def jnd_objective(
 ) -> tuple[Array, Terms]:
   """Stage 2: hide as much noise as asked for where the perceptual domain shows it least.
 
-  The paper's three losses, and one on peaks: magnitude holds each channel of the map to
-  a target; quality compares x2 with y2; attention compares xc with yc.
+  The paper's three losses, and one on masking: magnitude holds each channel of the map to
+  a target; quality compares x2 with y2; attention compares xc with yc; visibility asks
+  for more noise where contrast masks it, and less where it does not.
 
   Args:
     model: Trained in its generator; differentiate with respect to that alone.
@@ -92,10 +98,10 @@ def jnd_objective(
     config: Weights and targets.
 
   Returns:
-    The total, and the terms "magnitude", "peak", "quality" and "attention", unweighted.
+    The total, and the terms "magnitude", "quality", "attention" and "visibility", unweighted.
 
-  Source: Jin et al., arXiv 2208.07583, figure 2. Weights, target and the peak term are
-  ours: the paper's are not published.
+  Source: Jin et al., arXiv 2208.07583, figure 2. Weights, target and the visibility term
+  are ours: the paper's are not published.
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
@@ -108,9 +114,9 @@ def jnd_objective(
   noise = config.lmbda * jnd
   terms = {
     "magnitude": magnitude_loss(noise, target=config.magnitude_target),
-    "peak": peak_loss(noise, limit=config.peak_limit * config.magnitude_target),
     "quality": quality_loss(noisy.degraded, clean.degraded),
     "attention": jnp.abs(noisy.attention - clean.attention).mean(axis=(1, 2, 3)),
+    "visibility": visibility_loss(noise, images),
   }
   terms = {name: value.mean() for name, value in terms.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
@@ -118,30 +124,54 @@ def jnd_objective(
 
 
 def magnitude_loss(noise: Images, *, target: float) -> Losses:
-  """log((N² + T²) / (2 N T)) for the RMS N of each channel, then the mean over channels.
+  """log((N² + T²) / (2 N T)) for the geometric mean N of each channel, averaged.
 
   Zero where N = T, and symmetric in log N. Channel by channel: a total lets the
-  generator hide all its noise in one channel.
+  generator hide all its noise in one channel. The geometric mean, because it presses on
+  every pixel alike: an arithmetic or quadratic mean is met most cheaply by few huge
+  peaks on the strongest edges.
+
+  Args:
+    noise: Amplitudes, lmbda · JND map, >= 0.
+    target: T, in the same units.
+
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: the form is the released magnitude loss's; there it holds the sum of the
+  channels' arithmetic means.
+  """
+  typical = jnp.exp(jnp.log(noise + _AMPLITUDE_FLOOR).mean(axis=(1, 2)))
+  return jnp.log((typical**2 + target**2) / (2 * typical * target)).mean(axis=-1)
+
+
+def visibility_loss(noise: Images, images: Images) -> Losses:
+  """Noise power in units of the power that local contrast masks.
+
+  mean of N² / (s² + c²)^0.6, where s is the standard deviation of luma in 5x5 pixels: a
+  power law of contrast masking. The map that hides a given geometric mean best under it
+  is proportional to s^0.6.
 
   Args:
     noise: Amplitudes, lmbda · JND map.
-    target: T, an RMS in the same units.
+    images: The images that are to hide them.
 
-  Source: the form is the released magnitude loss's, section 6 of our reference notes;
-  there it holds one sum over the channels.
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: Legge & Foley, "Contrast masking in human vision", 1980.
   """
-  power = jnp.square(noise).mean(axis=(1, 2))
-  product = 2 * target * jnp.sqrt(power + _MAGNITUDE_FLOOR)
-  return jnp.log((power + _MAGNITUDE_FLOOR + target**2) / product).mean(axis=-1)
+  luma = images @ jnp.asarray(_LUMA, images.dtype)
+  margin = _MASKING_WINDOW_PX // 2
+  luma = jnp.pad(luma, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
 
+  def local_mean(maps: Array) -> Array:
+    window = (1, _MASKING_WINDOW_PX, _MASKING_WINDOW_PX)
+    return lax.reduce_window(maps, 0.0, lax.add, window, (1, 1, 1), "VALID") / window[1] ** 2
 
-def peak_loss(noise: Images, *, limit: float) -> Losses:
-  """Mean squared excess of amplitudes over a limit, in units of the limit.
-
-  Structure metrics are normalised by local variance and hardly punish noise piled up on
-  a strong edge; an eye does.
-  """
-  return jnp.square(jax.nn.relu(noise / limit - 1)).mean(axis=(1, 2, 3))
+  variance = jnp.maximum(local_mean(luma**2) - local_mean(luma) ** 2, 0)
+  masked = (variance + _MASKING_FLOOR**2) ** _MASKING_EXPONENT
+  return (jnp.square(noise) / masked[..., None]).mean(axis=(1, 2, 3))
 
 
 def quality_loss(distorted: Images, reference: Images) -> Losses:

@@ -1,16 +1,17 @@
 """The training loop as a library: one stage of training, from a config into a folder.
 
-A working folder holds `hvs_sd/` and `jnd/`, one for each stage, each with `checkpoints/`
-and `metrics.jsonl`. Stage 2 reads stage 1's weights from there.
+A working folder holds `hvs_sd/` and `jnd/`, one for each stage, each with `config.json`,
+`metrics.jsonl` and `checkpoints/`. Stage 2 reads stage 1's weights from there.
 """
 
+import dataclasses
 import functools
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, UInt8
 
+from hvsjnd_jax import weights
 from hvsjnd_jax.checkpoint import Checkpoints
 from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import crop_stream
@@ -31,6 +33,9 @@ Crops = UInt8[np.ndarray, "b h w 3"]
 Report = Callable[[int, dict[str, float]], None]
 
 _NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
+
+
+_CONFIG_FILE = "config.json"
 
 
 class TrainError(Exception):
@@ -72,6 +77,9 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   state = TrainState(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
 
   folder = workdir / config.stage
+  folder.mkdir(parents=True, exist_ok=True)
+  settings = json.dumps(dataclasses.asdict(config), indent=2)
+  (folder / _CONFIG_FILE).write_text(settings + "\n")
   checkpoints = Checkpoints(folder / "checkpoints")
   try:
     step = checkpoints.latest_step() or 0
@@ -107,6 +115,28 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
           checkpoints.save(step, **state._asdict())
   finally:
     checkpoints.close()
+
+
+def export(workdir: Path, out: Path) -> None:
+  """Writes the averaged weights of both stages as a folder that `load` takes.
+
+  Args:
+    workdir: The working folder, with both stages trained.
+    out: The folder to write; must not exist, or be empty.
+
+  Raises:
+    TrainError: If a stage is missing.
+    WeightsError: If the folder cannot be written.
+  """
+  model = JNDModel(rngs=nnx.Rngs(0))
+  training = {}
+  for stage in get_args(Stage):
+    step = restore_weights(model, workdir, stage)
+    config = json.loads((workdir / stage / _CONFIG_FILE).read_text())
+    training[stage] = {"steps": step, "config": config}
+  objective = training["jnd"]["config"]["jnd"]
+  model.resolution, model.attention = objective["resolution"], objective["attention"]
+  weights.save(out, model, provenance={"training": training})
 
 
 def _open_crops(config: TrainConfig, *, first_step: int) -> Iterator[Crops]:

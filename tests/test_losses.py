@@ -17,18 +17,19 @@ DrawImages = Callable[..., jax.Array]
 FlatImages = Callable[[int], jax.Array]
 
 # Weights that are all different, so that none can stand for another.
-CONFIG = JNDConfig(magnitude_weight=2.0, peak_weight=3.0, quality_weight=5.0, attention_weight=7.0)
+CONFIG = JNDConfig(
+  magnitude_weight=2.0, quality_weight=3.0, attention_weight=5.0, visibility_weight=7.0
+)
 
-# The floor under the logarithm, 1e-8 beside powers of 1e-4 or more, and float32.
-FLOOR = 1e-4
+# The floor under the logarithm, 4e-5, beside amplitudes of 0.02 and more.
+FLOOR = 5e-3
 # A weighted sum of a few float32 terms.
 SUM = 1e-5
 
 
-def _noise(*rms: float) -> jax.Array:
-  """One image of noise with the given RMS in each channel."""
-  signs = jnp.where(jnp.indices((8, 8)).sum(axis=0) % 2 == 0, 1.0, -1.0)
-  return (signs[..., None] * jnp.asarray(rms))[None]
+def _noise(*amplitudes: float) -> jax.Array:
+  """One image of even noise, with an amplitude for each channel."""
+  return jnp.broadcast_to(jnp.asarray(amplitudes, jnp.float32), (1, 8, 8, 3))
 
 
 @pytest.mark.parametrize("target", [0.02, 0.3])
@@ -39,9 +40,9 @@ def test_magnitude_loss_is_zero_at_the_target(target: float):
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_magnitude_loss_counts_every_channel(channel: int):
-  rms = [0.1, 0.1, 0.1]
-  rms[channel] = 0.2
-  loss = losses.magnitude_loss(_noise(*rms), target=0.1)
+  amplitudes = [0.1, 0.1, 0.1]
+  amplitudes[channel] = 0.2
+  loss = losses.magnitude_loss(_noise(*amplitudes), target=0.1)
   # log((N^2 + T^2) / 2NT) = log(5 / 4), in one channel of three.
   np.testing.assert_allclose(loss, [np.log(5 / 4) / 3], rtol=FLOOR)
 
@@ -69,10 +70,28 @@ def test_magnitude_loss_of_no_noise_is_finite():
   assert jnp.isfinite(gradient).all()
 
 
-def test_peak_loss_closed_form():
-  noise = jnp.zeros((2, 2, 2, 3)).at[0, 0, 0].set(0.3).at[0, 1, 1].set(0.1)
-  # One pixel of four, at three times the limit: (3 - 1)^2 / 4. At the limit: nothing.
-  np.testing.assert_allclose(losses.peak_loss(noise, limit=0.1), [1, 0], rtol=1e-6)
+def test_magnitude_loss_is_not_met_by_peaks():
+  peaks = jnp.full((1, 8, 8, 3), 1e-3).at[:, ::4, ::4].set(1.6)
+  assert peaks.mean() == pytest.approx(0.1, rel=0.05)
+  even, peaked = (
+    losses.magnitude_loss(noise, target=0.1)[0] for noise in (_noise(*[0.1] * 3), peaks)
+  )
+  assert peaked > even + 0.1
+
+
+def test_visibility_loss_on_a_flat_image_is_noise_over_its_threshold():
+  loss = losses.visibility_loss(_noise(0.1, 0.1, 0.1), jnp.full((1, 8, 8, 3), 0.5))
+  # Two gray levels, to the power 2 · 0.6; float32 leaves 1e-7 of variance beside 6e-5.
+  np.testing.assert_allclose(loss, [0.01 / (2 / 255) ** 1.2], rtol=5e-3)
+
+
+def test_visibility_loss_lets_contrast_mask():
+  signs = jnp.where(jnp.indices((8, 8)).sum(axis=0) % 2 == 0, 1.0, -1.0)
+  weak, strong = (
+    0.5 + contrast * signs[None, :, :, None] * jnp.ones(3) for contrast in (0.05, 0.3)
+  )
+  noise = _noise(0.1, 0.1, 0.1)
+  assert losses.visibility_loss(noise, strong)[0] < 0.5 * losses.visibility_loss(noise, weak)[0]
 
 
 def test_quality_loss_is_zero_for_equal_images(draw_images: DrawImages):
@@ -122,7 +141,7 @@ def run_jnd_objective(model: JNDModel) -> Callable[[jax.Array], tuple]:
 
 def test_jnd_objective(run_jnd_objective: Callable[[jax.Array], tuple], draw_images: DrawImages):
   (total, terms), gradient = run_jnd_objective(draw_images(1, 168, 168))
-  assert terms.keys() == {"magnitude", "peak", "quality", "attention"}
+  assert terms.keys() == {"magnitude", "quality", "attention", "visibility"}
   want = sum(getattr(CONFIG, f"{name}_weight") * value for name, value in terms.items())
   np.testing.assert_allclose(total, want, rtol=SUM)
   for value in (total, *terms.values()):
