@@ -4,7 +4,9 @@ The files in configs/ fill this in; `--config.x=y` on the command line overrides
 """
 
 import dataclasses
-from typing import Literal, get_args
+import operator
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.losses import JNDConfig, RateDistortionConfig
@@ -56,41 +58,43 @@ class TrainConfig:
     Raises:
       ValueError: Naming the setting, what it must be, and what it is.
     """
-    _require(self.stage in get_args(Stage), "stage", "'hvs_sd' or 'jnd'", self.stage)
-    for name in ("batch_size", "num_steps", "log_every_steps", "checkpoint_every_steps"):
-      _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+    positive, counts = (lambda value: value > 0), (lambda value: value >= 1)
+    # MS-SSIM needs more than 160 pixels, HVS-SD multiples of 8.
+    least_px = 168 if self.stage == "jnd" else 8
+    rules: list[tuple[str, Callable[[Any], bool], str]] = [
+      ("stage", lambda value: value in get_args(Stage), _either(Stage)),
+      ("batch_size", counts, "at least 1"),
+      ("num_steps", counts, "at least 1"),
+      ("log_every_steps", counts, "at least 1"),
+      ("checkpoint_every_steps", counts, "at least 1"),
+      ("data.images", bool, "a folder of photographs"),
+      (
+        "data.crop_px",
+        lambda value: value >= least_px and value % 8 == 0,
+        f"a multiple of 8, at least {least_px}",
+      ),
+      ("data.min_scale", positive, "above 0"),
+      ("data.max_scale", lambda value: value >= self.data.min_scale, "at least data.min_scale"),
+      ("data.threads", counts, "at least 1"),
+      ("optimizer.learning_rate", positive, "above 0"),
+      ("optimizer.warmup_steps", lambda value: 0 <= value < self.num_steps, "in [0, num_steps)"),
+      ("optimizer.clip_norm", positive, "above 0"),
+      ("optimizer.ema_decay", lambda value: 0 <= value < 1, "in [0, 1)"),
+      ("hvs_sd.train_lambda", positive, "above 0"),
+      ("jnd.lmbda", positive, "above 0"),
+      ("jnd.magnitude_target", positive, "above 0"),
+      *(
+        (f"jnd.{term}_weight", lambda value: value >= 0, "at least 0")
+        for term in ("magnitude", "quality", "attention", "visibility")
+      ),
+      ("jnd.resolution", lambda value: value in get_args(Resolution), _either(Resolution)),
+      ("jnd.attention", lambda value: value in get_args(AttentionLayer), _either(AttentionLayer)),
+    ]
+    for name, holds, wanted in rules:
+      value = operator.attrgetter(name)(self)
+      if not holds(value):
+        raise ValueError(f"config.{name} must be {wanted}, got {value!r}")
 
-    data, optimizer, jnd = self.data, self.optimizer, self.jnd
-    _require(bool(data.images), "data.images", "a folder of photographs", data.images)
-    # MS-SSIM needs more than 160 pixels; HVS-SD needs multiples of 8.
-    least = 168 if self.stage == "jnd" else 8
-    fits = data.crop_px >= least and data.crop_px % 8 == 0
-    _require(fits, "data.crop_px", f"a multiple of 8, at least {least}", data.crop_px)
-    scales = 0 < data.min_scale <= data.max_scale
-    got = (data.min_scale, data.max_scale)
-    _require(scales, "data.min_scale, data.max_scale", "0 < min <= max", got)
-    _require(data.threads >= 1, "data.threads", "at least 1", data.threads)
 
-    rate = optimizer.learning_rate
-    _require(rate > 0, "optimizer.learning_rate", "above 0", rate)
-    warmup = optimizer.warmup_steps
-    _require(0 <= warmup < self.num_steps, "optimizer.warmup_steps", "in [0, num_steps)", warmup)
-    _require(optimizer.clip_norm > 0, "optimizer.clip_norm", "above 0", optimizer.clip_norm)
-    decay = optimizer.ema_decay
-    _require(0 <= decay < 1, "optimizer.ema_decay", "in [0, 1)", decay)
-
-    _require(self.hvs_sd.train_lambda > 0, "hvs_sd.train_lambda", "above 0", self.hvs_sd)
-    for name in ("lmbda", "magnitude_target"):
-      _require(getattr(jnd, name) > 0, f"jnd.{name}", "above 0", getattr(jnd, name))
-    for name in ("magnitude", "quality", "attention", "visibility"):
-      weight = getattr(jnd, f"{name}_weight")
-      _require(weight >= 0, f"jnd.{name}_weight", "at least 0", weight)
-    for name, option in (("resolution", Resolution), ("attention", AttentionLayer)):
-      value = getattr(jnd, name)
-      known = get_args(option)
-      _require(value in known, f"jnd.{name}", " or ".join(map(repr, known)), value)
-
-
-def _require(condition: bool, name: str, wanted: str, got: object) -> None:
-  if not condition:
-    raise ValueError(f"config.{name} must be {wanted}, got {got!r}")
+def _either(option: Any) -> str:
+  return " or ".join(map(repr, get_args(option)))

@@ -172,7 +172,7 @@ class DownsamplingConv(nnx.Module):
     use_bias: bool = True,
   ):
     self.kernel = nnx.Param(_xavier_normal(rngs, (5, 5, inputs, outputs), gain=gain))
-    self.bias = nnx.Param(jnp.full(outputs, 0.01)) if use_bias else None
+    self.bias = nnx.Param(jnp.full(outputs, 0.01, jnp.float32)) if use_bias else None
 
   def __call__(self, inputs: Images) -> Images:
     outputs = downsampling_conv(inputs, self.kernel[...])
@@ -184,7 +184,7 @@ class UpsamplingConv(nnx.Module):
 
   def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
     self.kernel = nnx.Param(_xavier_normal(rngs, (5, 5, outputs, inputs), gain=math.sqrt(2)))
-    self.bias = nnx.Param(jnp.full(outputs, 0.01))
+    self.bias = nnx.Param(jnp.full(outputs, 0.01, jnp.float32))
 
   def __call__(self, inputs: Images) -> Images:
     return upsampling_conv(inputs, self.kernel[...]) + self.bias[...]

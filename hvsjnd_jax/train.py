@@ -25,18 +25,18 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Working folder of both stages."
 _OUT = flags.DEFINE_string("out", None, "With `export`: the folder of weights to write.")
 
 
-def main(argv: list[str]) -> int:
-  """The command; returns its exit status."""
+def main() -> int:
+  """The command, reading `sys.argv`; returns its exit status."""
   logging.set_verbosity(logging.WARNING)  # at INFO, Orbax tells every step of a save
-  workdir = Path(_WORKDIR.value)
   try:
-    match argv[1:]:
-      case []:
-        _train(_CONFIG.value, workdir)
-      case ["export"]:
-        _export(workdir)
-      case words:
-        raise _UsageError(f"expected no word or 'export', got {' '.join(words)!r}")
+    words, config = _parse()
+    workdir = Path(_WORKDIR.value)
+    if not words:
+      _train(config, workdir)
+    elif words == ["export"]:
+      _export(workdir)
+    else:
+      raise _UsageError(f"expected no word or 'export', got {' '.join(words)!r}")
   except (TrainError, WeightsError, _UsageError) as error:
     print(f"train: {error}", file=sys.stderr)
     return 2
@@ -50,18 +50,30 @@ class _UsageError(Exception):
   """The command line asks for something that cannot be done."""
 
 
+def _parse() -> tuple[list[str], TrainConfig | None]:
+  """The words that are no flags, and the checked config; the flags become global."""
+  app.define_help_flags()
+  try:
+    words, config = flags.FLAGS(sys.argv)[1:], _CONFIG.value
+    if config is not None:
+      config.validate()
+  except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
+    # A config file is read and overridden while flags are parsed; where that failed, the
+    # first use of the config says so.
+    reason = str(error.args[0] if error.args else error)
+    raise _UsageError(reason.partition("failure to load: ")[2] or reason) from None
+  return words, config
+
+
 def _train(config: TrainConfig | None, workdir: Path) -> None:
   if config is None:
     raise _UsageError("--config is needed: configs/hvs_sd.py, then configs/jnd.py")
-  try:
-    config.validate()
-  except ValueError as error:
-    raise _UsageError(str(error)) from None
 
   def report(step: int, figures: dict[str, float]) -> None:
     left = (config.num_steps - step) * config.batch_size / figures["images_per_second"]
-    terms = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    print(f"step {step}/{config.num_steps}  {terms}  {left / 60:.0f} min left", flush=True)
+    figures = {"loss": figures["loss"]} | figures  # the loss first
+    told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    print(f"step {step}/{config.num_steps}  {told}  {left / 60:.0f} min left", flush=True)
 
   train(config, workdir, report=report)
 
@@ -74,4 +86,4 @@ def _export(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  sys.exit(main())

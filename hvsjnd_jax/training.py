@@ -226,7 +226,7 @@ def make_step(
     # Young averages follow fast, so that the start does not weigh on them.
     decay = jnp.minimum(config.optimizer.ema_decay, (1 + step) / (10 + step))
     ema = optax.incremental_update(params, state.ema, 1 - decay)
-    terms = {"loss": total, **terms, "gradient_norm": optax.global_norm(grads)}
+    terms = {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
     return TrainState(params, opt_state, ema), terms
 
   return run_step
