@@ -10,33 +10,29 @@ and `python -m hvsjnd_jax.eval --weights W` take. Every setting of a config can 
 overridden as --config.name=value.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from hvsjnd_jax.config import TrainConfig
 from hvsjnd_jax.training import TrainError, export, train
 from hvsjnd_jax.weights import WeightsError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Working folder of both stages.", required=True)
-_OUT = flags.DEFINE_string("out", None, "With `export`: the folder of weights to write.")
 
-
-def main() -> int:
-  """The command, reading `sys.argv`; returns its exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit status."""
   logging.set_verbosity(logging.WARNING)  # at INFO, Orbax tells every step of a save
+  args, overrides = _parse(argv)
   try:
-    words, config = _parse()
-    workdir = Path(_WORKDIR.value)
-    if not words:
-      _train(config, workdir)
-    elif words == ["export"]:
-      _export(workdir)
+    if args.action == "export":
+      export(args.workdir, args.out)
+      print(f"{args.out}: weights written")
     else:
-      raise _UsageError(f"expected no word or 'export', got {' '.join(words)!r}")
+      _train(_load_config(args.config, overrides), args.workdir)
   except (TrainError, WeightsError, _UsageError) as error:
     print(f"train: {error}", file=sys.stderr)
     return 2
@@ -50,25 +46,50 @@ class _UsageError(Exception):
   """The command line asks for something that cannot be done."""
 
 
-def _parse() -> tuple[list[str], TrainConfig | None]:
-  """The words that are no flags, and the checked config; the flags become global."""
-  app.define_help_flags()
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(
+    prog="python -m hvsjnd_jax.train",
+    description="Train a stage from a config, or export the weights of both stages.",
+    epilog="Any setting of the config can be overridden: --config.name=value.",
+    allow_abbrev=False,
+  )
+  parser.add_argument("action", nargs="?", choices=("export",), help="write weights for eval")
+  parser.add_argument(
+    "--config", metavar="FILE", help="the run: configs/hvs_sd.py, then configs/jnd.py"
+  )
+  parser.add_argument(
+    "--workdir", type=Path, required=True, metavar="DIR", help="working folder of both stages"
+  )
+  parser.add_argument(
+    "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
+  )
+  args, rest = parser.parse_known_args(argv)
+  overrides = [word for word in rest if word.startswith("--config.")]
+  if overrides != rest:
+    unknown = [word for word in rest if word not in overrides]
+    parser.error(f"unknown arguments: {' '.join(unknown)} (overrides are --config.name=value)")
+  needed = "--out" if args.action == "export" else "--config"
+  if getattr(args, needed.strip("-")) is None:
+    parser.error(f"{needed} is needed")
+  return args, overrides
+
+
+def _load_config(file: str, overrides: list[str]) -> TrainConfig:
+  words = ["train", f"--config={file}", *overrides]
+  values = flags.FlagValues()
+  flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
   try:
-    words, config = flags.FLAGS(sys.argv)[1:], _CONFIG.value
-    if config is not None:
-      config.validate()
+    values(words)
+    config: TrainConfig = flag.value
+    config.validate()
   except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
-    # A config file is read and overridden while flags are parsed; where that failed, the
-    # first use of the config says so.
+    # Where the file could not be read, the first use of the config says so.
     reason = str(error.args[0] if error.args else error)
     raise _UsageError(reason.partition("failure to load: ")[2] or reason) from None
-  return words, config
+  return config
 
 
-def _train(config: TrainConfig | None, workdir: Path) -> None:
-  if config is None:
-    raise _UsageError("--config is needed: configs/hvs_sd.py, then configs/jnd.py")
-
+def _train(config: TrainConfig, workdir: Path) -> None:
   def report(step: int, figures: dict[str, float]) -> None:
     left = (config.num_steps - step) * config.batch_size / figures["images_per_second"]
     figures = {"loss": figures["loss"]} | figures  # the loss first
@@ -76,13 +97,6 @@ def _train(config: TrainConfig | None, workdir: Path) -> None:
     print(f"step {step}/{config.num_steps}  {told}  {left / 60:.0f} min left", flush=True)
 
   train(config, workdir, report=report)
-
-
-def _export(workdir: Path) -> None:
-  if _OUT.value is None:
-    raise _UsageError("export needs --out, the folder of weights to write")
-  export(workdir, Path(_OUT.value))
-  print(f"{_OUT.value}: weights written")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,16 +168,9 @@ def test_loss_that_is_not_finite_stops_the_run(
     train(config, tmp_path, report=ignore)
 
 
-def test_command(
-  photos: Path,
-  workdir: Path,
-  tmp_path: Path,
-  capsys: pytest.CaptureFixture[str],
-  monkeypatch: pytest.MonkeyPatch,
-):
+def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
   def run(*arguments: str) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])  # config flags read it
-    status = main()
+    status = main(arguments)
     printed = capsys.readouterr()
     return status, printed.out + printed.err
 
@@ -209,9 +201,26 @@ def test_command(
     (("--config=nowhere.py", f"--workdir={tmp_path}"), "nowhere.py"),
     (("export", f"--workdir={tmp_path}", f"--out={out}2"), "no checkpoint of stage 'jnd'"),
     (("export", f"--workdir={workdir}", f"--out={out}"), "not an empty folder"),
-    (("sing", f"--workdir={tmp_path}"), "'sing'"),
   ):
     status, printed = run(*arguments)
     assert status == 2
     assert printed.startswith("train: ")
     assert reason in printed
+
+
+@pytest.mark.parametrize(
+  ("arguments", "reason"),
+  [
+    ([], "--workdir"),
+    (["--workdir=d"], "--config is needed"),
+    (["export", "--workdir=d"], "--out is needed"),
+    (["sing", "--workdir=d"], "'sing'"),
+    (["--workdir=d", "--config=c.py", "--seed=3"], "--seed=3 (overrides are --config.name=value)"),
+  ],
+)
+def test_command_line_is_checked(
+  arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+):
+  with pytest.raises(SystemExit, match="2"):
+    main(arguments)
+  assert reason in capsys.readouterr().err
