@@ -10,7 +10,7 @@ def get_config() -> TrainConfig:
   return TrainConfig(
     stage="jnd",
     batch_size=4,
-    num_steps=2_000,
+    num_steps=1_600,
     data=DataConfig(crop_px=176),
     optimizer=OptimizerConfig(learning_rate=1e-3),
   )

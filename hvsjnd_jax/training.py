@@ -133,6 +133,7 @@ def export(workdir: Path, out: Path) -> None:
   for stage in get_args(Stage):
     step = restore_weights(model, workdir, stage)
     config = json.loads((workdir / stage / _CONFIG_FILE).read_text())
+    config["data"]["images"] = Path(config["data"]["images"]).name  # no private paths
     training[stage] = {"steps": step, "config": config}
   objective = training["jnd"]["config"]["jnd"]
   model.resolution, model.attention = objective["resolution"], objective["attention"]
