@@ -15,8 +15,7 @@ from jaxtyping import Array, Float
 from hvsjnd_jax import priors
 from hvsjnd_jax.generator import JNDGenerator, Resolution
 from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.images import MIN_SIDE_PX
-from hvsjnd_jax.priors import AttentionLayer, Priors
+from hvsjnd_jax.priors import MIN_SIDE_PX, AttentionLayer, Priors
 
 Images = Float[Array, "b h w 3"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MIN_SIDE_PX = 8
+from hvsjnd_jax.priors import MIN_SIDE_PX
 
 # Formats of photographs. Pillow knows more, but some start other programs (EPS), and some
 # can only be recognised, not read (MPEG, HDF5).

@@ -16,6 +16,7 @@ AttentionLayer = Literal["reconstruction", "feature"]
 
 Images = Float[Array, "b h w 3"]
 
+MIN_SIDE_PX = 8  # below it there is too little to pad by reflection
 _STRIDE = 8  # of the encoder: sides are padded to a multiple of it
 
 

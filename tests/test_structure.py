@@ -1,0 +1,61 @@
+"""What holds for the project as a whole."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import hvsjnd_jax
+
+ROOT = Path(__file__).parents[1]
+
+# From the inside out: a module imports earlier ones only.
+MODULES = (
+  # networks and metrics
+  *("layers", "hvs_sd", "generator", "metrics"),
+  # the method
+  *("priors", "estimator", "losses"),
+  # running it
+  *("images", "pictures", "weights", "config", "data", "checkpoint", "training"),
+  # commands
+  *("eval", "train"),
+)
+
+
+def imported_modules(file: Path) -> set[str]:
+  """The modules of the package that a file imports."""
+  names: set[str] = set()
+  for node in ast.walk(ast.parse(file.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module == "hvsjnd_jax":
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hvsjnd_jax."):
+      names.add(str(node.module).split(".")[1])
+  return names
+
+
+def test_imports_point_one_way():
+  files = {file.stem: file for file in (ROOT / "hvsjnd_jax").glob("*.py")}
+  assert files.keys() == {"__init__", *MODULES}
+  for i, module in enumerate(MODULES):
+    assert imported_modules(files[module]) <= set(MODULES[:i]), module
+
+
+def test_import_is_light():
+  """The library needs neither what trains nor what converts."""
+  heavy = ("torch", "tensorflow", "tensorflow_datasets", "grain", "orbax.checkpoint", "skimage")
+  code = f"import sys, hvsjnd_jax; print([name for name in {heavy} if name in sys.modules])"
+  printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+  assert printed.stdout.strip() == "[]", printed
+
+
+def test_public_names_are_documented():
+  for name in hvsjnd_jax.__all__:
+    assert getattr(hvsjnd_jax, name).__doc__, name
+
+
+def test_readme_python_runs():
+  (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+  names: dict = {}
+  exec(block, names)
+  assert names["distorted"].shape == names["images"].shape == (1, 300, 451, 3)
