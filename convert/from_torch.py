@@ -19,7 +19,7 @@ from convert.keymap import convert
 from hvsjnd_jax.weights import WeightsError, build_model, save
 
 # What the published code does; a ported checkpoint behaves like it.
-_DEFAULTS = {"resolution": "reference", "attention": "reconstruction"}
+_RESOLUTION, _ATTENTION = "reference", "reconstruction"
 
 
 class ConvertError(Exception):
@@ -107,7 +107,12 @@ def main(argv: list[str] | None = None) -> int:
       sources.append({"network": network, "file": file.name, "sha256": digest})
     if faults:
       raise ConvertError("nothing written:\n  " + "\n  ".join(faults))
-    model = build_model(arrays, source="the converted checkpoints", **_DEFAULTS)
+    model = build_model(
+      arrays,
+      source="the converted checkpoints",
+      resolution=_RESOLUTION,
+      attention=_ATTENTION,
+    )
     save(args.out, model, provenance={"sources": sources})
   except (ConvertError, WeightsError) as error:
     print(f"convert: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from hvsjnd_jax.config import DataConfig
-from hvsjnd_jax.images import find_images, read_image
+from hvsjnd_jax.images import ImageError, find_images, read_image
 
 
 class PhotoFolder:
@@ -26,7 +26,11 @@ class PhotoFolder:
     return len(self._paths)
 
   def __getitem__(self, index: int) -> np.ndarray:
-    return read_image(self._paths[index])
+    path = self._paths[index]
+    try:
+      return read_image(path)
+    except ImageError as error:
+      raise ImageError(f"{path}: {error}") from None
 
 
 class RandomCrop(grain.transforms.RandomMap):
@@ -64,6 +68,10 @@ def crop_stream(
 
   Which crop stands where follows from the seed and the step alone, so a resumed run
   sees what the uninterrupted one would have seen.
+
+  Raises:
+    FileNotFoundError: If there is no photograph.
+    ImageError: From the stream, naming the file, where one cannot be read.
   """
   dataset = (
     grain.MapDataset.source(PhotoFolder(Path(config.images)))
@@ -75,5 +83,6 @@ def crop_stream(
   )
   options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * batch_size)
   stream = iter(dataset.to_iter_dataset(options))
+  # Grain's own form of the state; counts batches.
   stream.set_state({"next_index": first_step})
   return stream

@@ -9,15 +9,19 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from hvsjnd_jax import priors
 from hvsjnd_jax.generator import JNDGenerator, Resolution
 from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.priors import MIN_SIDE_PX, AttentionLayer, Priors
+from hvsjnd_jax.priors import AttentionLayer, Priors
+
+MIN_SIDE_PX = 8  # on less the generator cannot reflect
 
 Images = Float[Array, "b h w 3"]
+ImagesLike = Float[Array | np.ndarray, "b h w 3"]
 
 
 class JNDModel(nnx.Module):
@@ -53,7 +57,7 @@ class Analysis(NamedTuple):
 
 def estimate(
   model: JNDModel,
-  images: Images,
+  images: ImagesLike,
   *,
   resolution: Resolution | None = None,
   attention: AttentionLayer | None = None,
@@ -69,25 +73,25 @@ def estimate(
     resolution: "reference" (every map passes through 88x88, as published) or "native"
       (detail survives at any size). None: the weights' default.
     attention: "reconstruction" (as the published code) or "feature" (as the paper's
-      text). None: the weights' default.
+      text). None: the weights' default. Both options are static under `jax.jit`.
 
   Returns:
-    JND maps in [0, 1], same shape and dtype, in units of the image's range. A batch
-    equals its images one by one.
+    JND maps in [0, 1], same shape, float32 as the weights. A batch equals its images
+    one by one.
 
   Raises:
     TypeError: If the images are not floating point.
     ValueError: If the shape is not [B, H, W, 3], or a side is below 8 pixels, or an
       option is unknown.
 
-  Source: Jin et al., arXiv 2208.07583, section III.
+  Source: Jin et al., arXiv 2208.07583.
   """
   return analyze(model, images, resolution=resolution, attention=attention).jnd
 
 
 def analyze(
   model: JNDModel,
-  images: Images,
+  images: ImagesLike,
   *,
   resolution: Resolution | None = None,
   attention: AttentionLayer | None = None,
@@ -99,12 +103,13 @@ def analyze(
   Returns:
     The map and the priors.
   """
-  _check_images(images)
+  _check_images("estimate", images)
+  _check_sides("estimate", images)
   resolution = resolution or model.resolution
   attention = attention or model.attention
   _check_option("resolution", resolution, Resolution)
   _check_option("attention", attention, AttentionLayer)
-  return _analyze(model, images, resolution, attention)
+  return _analyze(model, _as_weights(model, images), resolution, attention)
 
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention"))
@@ -116,7 +121,7 @@ def _analyze(
   return Analysis(jnd, seen)
 
 
-def degrade(model: JNDModel, images: Images) -> Images:
+def degrade(model: JNDModel, images: ImagesLike) -> Images:
   """The perceptual-domain image x2: what is left of the image between eye and brain.
 
   Args:
@@ -124,13 +129,14 @@ def degrade(model: JNDModel, images: Images) -> Images:
     images: Images in [0, 1], [B, H, W, 3], H and W at least 8.
 
   Returns:
-    Images of the same shape and dtype; mostly, not strictly, in [0, 1].
+    Images of the same shape, float32 as the weights; mostly, not strictly, in [0, 1].
 
   Raises:
     TypeError, ValueError: As `estimate`.
   """
-  _check_images(images)
-  return _degrade(model, images)
+  _check_images("degrade", images)
+  _check_sides("degrade", images)
+  return _degrade(model, _as_weights(model, images))
 
 
 @jax.jit
@@ -152,9 +158,9 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
 
 
 def inject(
-  images: Images,
-  jnd: Images,
-  signs: Float[Array, "*b h w"],
+  images: ImagesLike,
+  jnd: ImagesLike,
+  signs: Float[Array | np.ndarray, "*b h w"],
   *,
   lmbda: float | Array = 1.0,
 ) -> Images:
@@ -164,21 +170,20 @@ def inject(
     images: Images in [0, 1], [B, H, W, 3].
     jnd: JND maps, same shape.
     signs: ±1, [H, W] or [B, H, W]; the three channels share them.
-    lmbda: Noise scale. At 1 the map itself is added; the paper shows 10.
+    lmbda: Noise scale. At 1 the map itself is added; the published README runs 10.
 
   Returns:
     The distorted images y0, in [0, 1].
 
   Raises:
+    TypeError: If the images are not floating point.
     ValueError: If the shapes do not fit.
 
-  Source: Jin et al., arXiv 2208.07583, equation 1.
+  Source: Jin et al., arXiv 2208.07583.
   """
-  if images.ndim != 4 or jnd.shape != images.shape:
-    raise ValueError(
-      "inject: expected images and jnd of one shape [B, H, W, 3], got "
-      f"images {images.shape} and jnd {jnd.shape}"
-    )
+  _check_images("inject", images)
+  if jnd.shape != images.shape:
+    raise ValueError(f"inject: expected jnd of the images' shape {images.shape}, got {jnd.shape}")
   if signs.shape not in (images.shape[:3], images.shape[1:3]):
     raise ValueError(
       f"inject: expected signs {images.shape[1:3]} or {images.shape[:3]}, got {signs.shape}"
@@ -186,15 +191,25 @@ def inject(
   return jnp.clip(images + lmbda * signs[..., None] * jnd, 0, 1)
 
 
-def _check_images(images: Images) -> None:
+def _as_weights(model: JNDModel, images: ImagesLike) -> Images:
+  """The images in the precision of the weights: convolutions do not mix two."""
+  return jnp.asarray(images, model.generator.conv1.kernel[...].dtype)
+
+
+def _check_images(function: str, images: ImagesLike) -> None:
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise TypeError(
-      f"expected float images in [0, 1], got {images.dtype}; divide 8-bit images by 255"
+      f"{function}: expected float images in [0, 1], got {images.dtype}; divide 8-bit images by 255"
     )
   if images.ndim != 4 or images.shape[-1] != 3:
-    raise ValueError(f"expected RGB images [B, H, W, 3], got shape {images.shape}")
+    raise ValueError(f"{function}: expected RGB images [B, H, W, 3], got shape {images.shape}")
+
+
+def _check_sides(function: str, images: ImagesLike) -> None:
   if min(images.shape[1:3]) < MIN_SIDE_PX:
-    raise ValueError(f"expected sides of at least {MIN_SIDE_PX} pixels, got {images.shape[1:3]}")
+    raise ValueError(
+      f"{function}: expected sides of at least {MIN_SIDE_PX} pixels, got {images.shape[1:3]}"
+    )
 
 
 def _check_option(name: str, value: str, option: Any) -> None:

@@ -22,8 +22,8 @@ class JNDGenerator(nnx.Module):
   Args:
     rngs: Source of the initial weights.
 
-  Source: Jin et al., arXiv 2208.07583, section III-C. The paper's figure shows five
-  input channels; the published code and checkpoint have seven, and so has this.
+  Source: Jin et al., arXiv 2208.07583. The paper's figure shows five input channels; the
+  published code and checkpoint have seven, and so has this. Initial weights are Flax's.
   """
 
   def __init__(self, *, rngs: nnx.Rngs):

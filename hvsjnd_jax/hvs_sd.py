@@ -16,6 +16,8 @@ from hvsjnd_jax.layers import GDN, DownsamplingConv, UpsamplingConv
 Images = Float[Array, "b h w 3"]
 Features = Float[Array, "b h/8 w/8 c"]
 
+STRIDE = 8  # pixels of an image side for one cell of the feature
+
 _LIKELIHOOD_FLOOR = 1e-10
 _MAX_BITS = 50.0
 
@@ -51,7 +53,10 @@ class Decoder(nnx.Module):
 
 
 class _Bijection(nnx.Module):
-  """One monotone step of the cumulative distribution: v·softplus(h) + b, then bent."""
+  """One monotone step of the cumulative distribution.
+
+  t + tanh(t)·tanh(a) with t = v·softplus(h) + b; for the last step sigmoid(t).
+  """
 
   def __init__(self, channels: int, *, rngs: nnx.Rngs, last: bool = False):
     def draw() -> nnx.Param[Array]:
@@ -73,8 +78,7 @@ class BitEstimator(nnx.Module):
 
   P(z) = F(z + 0.5) - F(z - 0.5), with F = f4∘f3∘f2∘f1.
 
-  Source: Ballé et al., "Variational image compression with a scale hyperprior", 2018,
-  appendix 6.1.
+  Source: Ballé et al., "Variational image compression with a scale hyperprior", 2018.
   """
 
   def __init__(self, channels: int, *, rngs: nnx.Rngs):
@@ -101,7 +105,7 @@ class HVSSD(nnx.Module):
     channels: Width of every hidden layer; 128 in the paper (1,725,571 parameters).
     rngs: Source of the initial weights.
 
-  Source: Jin et al., arXiv 2208.07583, section III-A.
+  Source: Jin et al., arXiv 2208.07583.
   """
 
   def __init__(self, channels: int = 128, *, rngs: nnx.Rngs):
@@ -116,4 +120,4 @@ class HVSSD(nnx.Module):
   def bits_per_pixel(self, features: Features) -> Float[Array, " b"]:
     """Estimated rate of each image's feature in bits per image pixel, [B]."""
     _, h, w, _ = features.shape
-    return self.bit_estimator(features) / (64 * h * w)
+    return self.bit_estimator(features) / (STRIDE**2 * h * w)

@@ -1,5 +1,6 @@
 """Reading and writing pictures: files on one side, uint8 RGB arrays [H, W, 3] on the other."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -8,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from hvsjnd_jax.priors import MIN_SIDE_PX
 
 # Formats of photographs. Pillow knows more, but some start other programs (EPS), and some
 # can only be recognised, not read (MPEG, HDF5).
@@ -79,7 +78,8 @@ def read_image(path: Path) -> Pixels:
 
   EXIF rotation is applied, unless the EXIF data is broken. Gray, palette and CMYK become
   RGB; transparency is laid over white; 16-bit gray is rounded to 8 bits, of 16-bit colour
-  Pillow keeps the high byte; of an animation the first frame is taken.
+  Pillow keeps the high byte; of an animation the first frame is taken. Colour profiles
+  are not applied: values are read as sRGB.
 
   Args:
     path: An image file.
@@ -89,7 +89,7 @@ def read_image(path: Path) -> Pixels:
 
   Raises:
     ImageError: If the file cannot be read, is no image, is damaged, is a decompression
-      bomb, has samples of unknown range, or is smaller than 8 pixels on a side.
+      bomb, or has samples of unknown range.
   """
   try:
     mode = os.stat(path).st_mode
@@ -110,9 +110,6 @@ def read_image(path: Path) -> Pixels:
     if isinstance(error, OSError) and error.strerror:
       raise ImageError(error.strerror) from None
     raise ImageError(f"damaged or unreadable: {str(error) or type(error).__name__}") from None
-  height, width = pixels.shape[:2]
-  if min(height, width) < MIN_SIDE_PX:
-    raise ImageError(f"{width}x{height} pixels; at least {MIN_SIDE_PX}x{MIN_SIDE_PX} are needed")
   return pixels
 
 
@@ -146,9 +143,21 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
   """Writes uint8 pixels, [H, W, 3], as PNG: the whole file or none of it."""
+  with _whole_file(path) as partial:
+    Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
+
+
+def write_npy(path: Path, values: np.ndarray) -> None:
+  """Writes an array as it is: the whole file or none of it."""
+  with _whole_file(path) as partial, partial.open("wb") as file:
+    np.save(file, values)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
   partial = path.with_name(path.name + ".partial")
   try:
-    Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
+    yield partial
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)

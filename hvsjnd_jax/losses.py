@@ -4,18 +4,16 @@ Images and maps are float32 in [0, 1], NHWC, RGB. A loss gives one value for eac
 [B]; an objective gives the total and every term by name, as scalars.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from hvsjnd_jax.config import JNDConfig, RateDistortionConfig
 from hvsjnd_jax.estimator import JNDModel, inject
-from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.hvs_sd import HVSSD
 from hvsjnd_jax.metrics import gmsd, ms_ssim
-from hvsjnd_jax.priors import AttentionLayer, compute_priors
+from hvsjnd_jax.priors import compute_priors
 
 Images = Float[Array, "b h w 3"]
 Losses = Float[Array, " b"]
@@ -31,28 +29,6 @@ _MASKING_WINDOW_PX = 5
 _LUMA = (0.299, 0.587, 0.114)
 # On the 0..255 scale; see `metrics.gmsd`.
 _TRAINING_GRADIENT_FLOOR = 1.0
-
-
-@dataclasses.dataclass(slots=True)
-class RateDistortionConfig:
-  """Stage 1: the trade-off between distortion and rate."""
-
-  train_lambda: float = 1024.0
-
-
-@dataclasses.dataclass(slots=True)
-class JNDConfig:
-  """Stage 2: targets, weights, and the form of the estimate that is trained."""
-
-  lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
-  magnitude_target: float = 0.0235  # typical lmbda · map in each channel: 6 gray levels
-  magnitude_weight: float = 1.0
-  quality_weight: float = 1.0
-  attention_weight: float = 0.3
-  visibility_weight: float = 3.0
-  # Written into the weights as the defaults of `estimate`.
-  resolution: Resolution = "native"
-  attention: AttentionLayer = "reconstruction"
 
 
 def rate_distortion_objective(
@@ -72,8 +48,8 @@ def rate_distortion_objective(
   Returns:
     The total, and the terms "mse" and "bpp".
 
-  Source: Ballé et al., 2017, equation 10. Deviation: the released training file draws
-  the noise and leaves it unused.
+  Source: Ballé et al., "End-to-end Optimized Image Compression", 2017. Deviation: the
+  released training file draws the noise and leaves it unused.
   """
   feature = hvs_sd.encoder(images)
   noisy = feature + jax.random.uniform(key, feature.shape, minval=-0.5, maxval=0.5)
@@ -100,7 +76,7 @@ def jnd_objective(
   Returns:
     The total, and the terms "magnitude", "quality", "attention" and "visibility", unweighted.
 
-  Source: Jin et al., arXiv 2208.07583, figure 2. Weights, target and the visibility term
+  Source: Jin et al., arXiv 2208.07583. Weights, target and the visibility term
   are ours: the paper's are not published.
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
@@ -126,14 +102,15 @@ def jnd_objective(
 def magnitude_loss(noise: Images, *, target: float) -> Losses:
   """log((N² + T²) / (2 N T)) for the geometric mean N of each channel, averaged.
 
-  Zero where N = T, and symmetric in log N. Channel by channel: a total lets the
+  Zero where N = T, and symmetric in log N (but for a floor of a hundredth of a gray level
+  under every amplitude). Channel by channel: a total lets the
   generator hide all its noise in one channel. The geometric mean, because it presses on
   every pixel alike: an arithmetic or quadratic mean is met most cheaply by few huge
   peaks on the strongest edges.
 
   Args:
     noise: Amplitudes, lmbda · JND map, >= 0.
-    target: T, in the same units.
+    target: T > 0, in the same units.
 
   Returns:
     Losses, [B], >= 0.
@@ -148,9 +125,9 @@ def magnitude_loss(noise: Images, *, target: float) -> Losses:
 def visibility_loss(noise: Images, images: Images) -> Losses:
   """Noise power in units of the power that local contrast masks.
 
-  mean of N² / (s² + c²)^0.6, where s is the standard deviation of luma in 5x5 pixels: a
-  power law of contrast masking. The map that hides a given geometric mean best under it
-  is proportional to s^0.6.
+  mean of N² / (s² + c²)^0.6, where s is the standard deviation of luma in 5x5 pixels and c
+  two gray levels: a power law of contrast masking. The map that hides a given geometric
+  mean best under it is proportional to s^0.6 where s is large.
 
   Args:
     noise: Amplitudes, lmbda · JND map.

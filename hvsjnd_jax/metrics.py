@@ -24,7 +24,8 @@ _GMSD_STABILITY = 170 / 255**2
 def psnr(distorted: Images, reference: Images) -> Scores:
   """Peak signal-to-noise ratio in dB; higher is better, 100 for equal images.
 
-  20 · log10(1 / sqrt(MSE)), the mean over all pixels and channels, unrounded.
+  -10 · log10(MSE), the mean over all pixels and channels, of values as they are: nothing
+  is rounded to 8 bits.
 
   Args:
     distorted: Images in [0, 1]; for one channel pass `[..., c : c + 1]`.
@@ -33,8 +34,13 @@ def psnr(distorted: Images, reference: Images) -> Scores:
   Returns:
     PSNR of each image in dB, [B].
 
-  Deviation: none; 100 for equal images is the published code's convention.
+  Raises:
+    TypeError, ValueError: As every metric here, if the two are no float arrays of one
+      shape [B, H, W, C].
+
+  Source: 100 for equal images is the published code's convention.
   """
+  _check_pair("psnr", distorted, reference)
   error = jnp.square(distorted - reference).mean(axis=(1, 2, 3))
   return jnp.where(error > 0, -10 * jnp.log10(jnp.where(error > 0, error, 1)), 100)
 
@@ -56,8 +62,10 @@ def ms_ssim(distorted: Images, reference: Images) -> Scores:
   Raises:
     ValueError: If a side is 160 pixels or less.
 
-  Source: Wang et al., "Multiscale structural similarity", 2003, equation 7.
+  Source: Wang et al., "Multiscale structural similarity for image quality assessment",
+  2003. Not the published JND code's product, in which the last scale counts four times.
   """
+  _check_pair("ms_ssim", distorted, reference)
   smallest = min(distorted.shape[1:3])
   if smallest <= (_SSIM_WINDOW - 1) * 2**4:
     raise ValueError(f"ms_ssim: expected sides above 160 pixels, got {smallest}")
@@ -114,6 +122,7 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   Source: Xue et al., "Gradient magnitude similarity deviation", 2014. Deviation, as in
   the published JND code: computed on R, G and B, not on luma.
   """
+  _check_pair("gmsd", distorted, reference)
 
   def magnitude(images: Images) -> Images:
     h, w = images.shape[1:3]
@@ -138,3 +147,17 @@ def _mean_pool(images: Images) -> Images:
   padding = [(0, 0), *odd, (0, 0)]
   window = (1, 2, 2, 1)
   return lax.reduce_window(images, 0.0, lax.add, window, window, padding) / 4
+
+
+def _check_pair(metric: str, distorted: Images, reference: Images) -> None:
+  for name, images in (("distorted", distorted), ("reference", reference)):
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise TypeError(
+        f"{metric}: expected float images in [0, 1], got {name} of {images.dtype}; "
+        "divide 8-bit images by 255"
+      )
+  if distorted.ndim != 4 or distorted.shape != reference.shape:
+    raise ValueError(
+      f"{metric}: expected two images of one shape [B, H, W, C], got distorted "
+      f"{distorted.shape} and reference {reference.shape}"
+    )

@@ -10,14 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.hvs_sd import HVSSD, STRIDE
 
 AttentionLayer = Literal["reconstruction", "feature"]
 
 Images = Float[Array, "b h w 3"]
-
-MIN_SIDE_PX = 8  # below it there is too little to pad by reflection
-_STRIDE = 8  # of the encoder: sides are padded to a multiple of it
 
 
 class Priors(NamedTuple):
@@ -41,7 +38,7 @@ def degrade(hvs_sd: HVSSD, images: Images) -> Images:
 
   Deviation: the published code fails on sides that are no multiple of 8.
   """
-  return _crop(hvs_sd(_pad(images)), images)
+  return _crop(hvs_sd(_pad(images, mode="reflect")), images)
 
 
 def compute_priors(
@@ -58,34 +55,36 @@ def compute_priors(
   Args:
     hvs_sd: The signal-degradation network.
     images: Images in [0, 1]. Sides that are no multiple of 8 are padded at the bottom
-      and right by reflection for the network; means, minima and maxima see the image's
-      own pixels only.
+      and right by reflection for the network. Distortion, means, minima and maxima see
+      the image's own pixels only, and the gradient is that of the network's input: what
+      a pixel does through its mirror image does not count.
     attention: "reconstruction", what the published code computes, or "feature", what
       the paper's text and figure describe.
 
   Returns:
     The priors, all finite: a map without contrast becomes zero.
 
-  Source: Jin et al., arXiv 2208.07583, section III-B.
+  Source: Jin et al., arXiv 2208.07583; the published code where the two differ.
   Deviation: the published code returns NaN where a map has no contrast, and takes
   minima and maxima over a whole batch.
   """
-  padded = _pad(images)
+  padded = _pad(images, mode="reflect")
   feature, encoder_vjp = jax.vjp(hvs_sd.encoder, padded)
   decoded, decoder_vjp = jax.vjp(hvs_sd.decoder, feature)
-  # Every image has its own distortion.
-  decoded_gradient = 2 * (decoded - padded) / padded[0].size
-  (feature_gradient,) = decoder_vjp(decoded_gradient)
+  degraded = _crop(decoded, images)
+  # Every image has its own distortion, in which padding does not count.
+  degraded_gradient = 2 * (degraded - images) / images[0].size
+  (feature_gradient,) = decoder_vjp(_pad(degraded_gradient, mode="constant"))
   (network_path,) = encoder_vjp(feature_gradient)
-  gradient = jax.nn.relu(_crop(network_path - decoded_gradient, images))
+  gradient = jax.nn.relu(_crop(network_path, images) - degraded_gradient)
 
   if attention == "reconstruction":
-    cam = grad_cam(_crop(decoded, images), _crop(decoded_gradient, images))
+    cam = grad_cam(degraded, degraded_gradient)
   else:
     cam = grad_cam(feature, feature_gradient)
     cam = jax.image.resize(cam, (*padded.shape[:3], 1), "bilinear", antialias=False)
     cam = _crop(cam, images)
-  return Priors(_crop(decoded, images), _normalize(cam), _normalize(gradient))
+  return Priors(degraded, _normalize(cam), _normalize(gradient))
 
 
 def grad_cam(
@@ -120,9 +119,9 @@ def _normalize(maps: Array) -> Array:
   return (maps - low) / jnp.where(contrast > 0, contrast, 1)
 
 
-def _pad(images: Images) -> Images:
+def _pad(images: Images, *, mode: Literal["reflect", "constant"]) -> Images:
   _, h, w, _ = images.shape
-  return jnp.pad(images, ((0, 0), (0, -h % _STRIDE), (0, -w % _STRIDE), (0, 0)), mode="reflect")
+  return jnp.pad(images, ((0, 0), (0, -h % STRIDE), (0, -w % STRIDE), (0, 0)), mode=mode)
 
 
 def _crop(maps: Array, images: Images) -> Array:

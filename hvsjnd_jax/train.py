@@ -37,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"train: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print("train: interrupted; the same command goes on from the newest checkpoint")
+    print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)
     return 130
+  except OSError as error:
+    print(f"train: {error}", file=sys.stderr)
+    return 2
   return 0
 
 
@@ -63,7 +66,11 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
   parser.add_argument(
     "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
   )
-  args, rest = parser.parse_known_args(argv)
+  words = sys.argv[1:] if argv is None else argv
+  for word in words:
+    if word.startswith("--config.") and "=" not in word:
+      parser.error(f"{word}: expected {word}=value, in one word")
+  args, rest = parser.parse_known_args(words)
   overrides = [word for word in rest if word.startswith("--config.")]
   if overrides != rest:
     unknown = [word for word in rest if word not in overrides]
@@ -82,7 +89,7 @@ def _load_config(file: str, overrides: list[str]) -> TrainConfig:
     values(words)
     config: TrainConfig = flag.value
     config.validate()
-  except (flags.Error, LookupError, TypeError, ValueError, OSError) as error:
+  except Exception as error:  # a config file is a program, and may do anything
     # Where the file could not be read, the first use of the config says so.
     reason = str(error.args[0] if error.args else error)
     raise _UsageError(reason.partition("failure to load: ")[2] or reason) from None
@@ -97,6 +104,7 @@ def _train(config: TrainConfig, workdir: Path) -> None:
     print(f"step {step}/{config.num_steps}  {told}  {left / 60:.0f} min left", flush=True)
 
   train(config, workdir, report=report)
+  print(f"{workdir}: stage {config.stage} is trained, {config.num_steps} steps", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from flax import nnx, traverse_util
 from jaxtyping import Array, UInt8
 
 from hvsjnd_jax import weights
@@ -25,6 +25,7 @@ from hvsjnd_jax.checkpoint import Checkpoints
 from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import crop_stream
 from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.images import ImageError
 from hvsjnd_jax.losses import Terms, jnd_objective, rate_distortion_objective
 
 PyTree = Any
@@ -36,6 +37,14 @@ _NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
 
 
 _CONFIG_FILE = "config.json"
+# What may differ when a run goes on: nothing that it computes, but for where it ends.
+_MAY_CHANGE = (
+  "num_steps",
+  "log_every_steps",
+  "checkpoint_every_steps",
+  "data.images",
+  "data.threads",
+)
 
 
 class TrainError(Exception):
@@ -43,7 +52,11 @@ class TrainError(Exception):
 
 
 class TrainState(NamedTuple):
-  """What training changes; `ema`, the weights' moving average, is what is exported."""
+  """What training changes; `ema`, the weights' moving average, is what is exported.
+
+  A checkpoint holds these and, as "frozen", the network that the stage leaves alone: a
+  run that goes on, and an export, need nothing else.
+  """
 
   params: PyTree
   optimizer: PyTree
@@ -63,29 +76,31 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
 
   Raises:
     ValueError: If a setting is impossible.
-    TrainError: If there are no photographs, stage 1 is missing for stage 2, or a loss is
-      not finite.
+    TrainError: If there are no photographs or one cannot be read, stage 1 is missing for
+      stage 2, the checkpoints are of a run with other settings, or a loss is not finite.
   """
   config.validate()
-  model = JNDModel(rngs=nnx.Rngs(config.seed))
-  if config.stage == "jnd":
-    restore_weights(model, workdir, "hvs_sd")
-  graph, params, frozen = nnx.split(model, nnx.PathContains(_NETWORK[config.stage]), ...)
-  optimizer = make_optimizer(config)
-  run_step = make_step(config, graph, optimizer)
-  # The average starts as a copy: a donated buffer must not stand in the state twice.
-  state = TrainState(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
-
   folder = workdir / config.stage
-  folder.mkdir(parents=True, exist_ok=True)
-  settings = json.dumps(dataclasses.asdict(config), indent=2)
-  (folder / _CONFIG_FILE).write_text(settings + "\n")
+  model = JNDModel(rngs=nnx.Rngs(config.seed))
   checkpoints = Checkpoints(folder / "checkpoints")
   try:
     step = checkpoints.latest_step() or 0
     if step:
-      state = TrainState(**checkpoints.restore(step, **state._asdict()))
-    batches = _open_crops(config, first_step=step)
+      _check_same_run(config, folder)
+    elif config.stage == "jnd":
+      restore_weights(model, workdir, "hvs_sd")
+    graph, params, frozen = nnx.split(model, nnx.PathContains(_NETWORK[config.stage]), ...)
+    optimizer = make_optimizer(config)
+    run_step = make_step(config, graph, optimizer)
+    # The average starts as a copy: a donated buffer must not stand in the state twice.
+    state = TrainState(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
+    if step:
+      restored = checkpoints.restore(step, frozen=frozen, **state._asdict())
+      frozen = restored.pop("frozen")
+      state = TrainState(**restored)
+    batches = _read_crops(config, first_step=step)
+
+    _write_config(config, folder)
     with (folder / "metrics.jsonl").open("a") as log:
       logged_step, logged_time = step, time.perf_counter()
       while step < config.num_steps:
@@ -112,13 +127,45 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
           log.flush()
           report(step, figures)
         if saves:
-          checkpoints.save(step, **state._asdict())
+          checkpoints.save(step, frozen=frozen, **state._asdict())
   finally:
     checkpoints.close()
 
 
+def _check_same_run(config: TrainConfig, folder: Path) -> None:
+  """Refuses to go on with settings that the checkpoints were not made with."""
+  saved = _flatten(read_config(folder))
+  given = _flatten(dataclasses.asdict(config))
+  changed = [
+    f"{name} was {saved.get(name)!r} and is {value!r}"
+    for name, value in given.items()
+    if name not in _MAY_CHANGE and saved.get(name) != value
+  ]
+  if changed:
+    raise TrainError(
+      f"{folder} holds a run with other settings: {'; '.join(changed)}. "
+      "Give it the same settings, or choose another --workdir."
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+  """The settings that a stage was last trained with, as they were written."""
+  return json.loads((folder / _CONFIG_FILE).read_text())
+
+
+def _write_config(config: TrainConfig, folder: Path) -> None:
+  text = json.dumps(dataclasses.asdict(config), indent=2)
+  (folder / _CONFIG_FILE).write_text(text + "\n")
+
+
+def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
+  return traverse_util.flatten_dict(settings, sep=".")
+
+
 def export(workdir: Path, out: Path) -> None:
   """Writes the averaged weights of both stages as a folder that `load` takes.
+
+  HVS-SD is the one that the generator was trained with, even where stage 1 has gone on.
 
   Args:
     workdir: The working folder, with both stages trained.
@@ -131,29 +178,37 @@ def export(workdir: Path, out: Path) -> None:
   model = JNDModel(rngs=nnx.Rngs(0))
   training = {}
   for stage in get_args(Stage):
-    step = restore_weights(model, workdir, stage)
-    config = json.loads((workdir / stage / _CONFIG_FILE).read_text())
+    steps = restore_weights(model, workdir, stage)
+    config = read_config(workdir / stage)
     config["data"]["images"] = Path(config["data"]["images"]).name  # no private paths
-    training[stage] = {"steps": step, "config": config}
+    training[stage] = {"steps": steps, "config": config}
   objective = training["jnd"]["config"]["jnd"]
   model.resolution, model.attention = objective["resolution"], objective["attention"]
   weights.save(out, model, provenance={"training": training})
 
 
-def _open_crops(config: TrainConfig, *, first_step: int) -> Iterator[Crops]:
+def _read_crops(config: TrainConfig, *, first_step: int) -> Iterator[Crops]:
   try:
-    return crop_stream(
+    stream = crop_stream(
       config.data, batch_size=config.batch_size, seed=config.seed, first_step=first_step
     )
   except FileNotFoundError as error:
     raise TrainError(f"config.data.images: {error}") from None
 
+  def read() -> Iterator[Crops]:
+    try:
+      yield from stream
+    except ImageError as error:
+      raise TrainError(f"{error}; remove it, or mend it") from None
+
+  return read()
+
 
 def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> int:
-  """Fills a stage's network with its averaged weights from the newest checkpoint.
+  """Fills a model with what a stage's newest checkpoint holds: averaged and frozen weights.
 
   Args:
-    model: Its `hvs_sd` or `generator` is filled in place.
+    model: Both networks are filled in place.
     workdir: The working folder.
     stage: "hvs_sd" or "jnd".
 
@@ -171,8 +226,9 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> int:
     step = checkpoints.latest_step()
     if step is None:
       raise TrainError(_missing_stage(workdir, stage))
-    state = nnx.state(model, nnx.PathContains(_NETWORK[stage]))
-    nnx.update(model, checkpoints.restore(step, ema=state)["ema"])
+    _, trained, frozen = nnx.split(model, nnx.PathContains(_NETWORK[stage]), ...)
+    restored = checkpoints.restore(step, ema=trained, frozen=frozen)
+    nnx.update(model, restored["ema"], restored["frozen"])
   finally:
     checkpoints.close()
   return step

@@ -68,20 +68,29 @@ def load(weights: str | os.PathLike[str] | None = None) -> JNDModel:
   return build_model(arrays, source=str(file), **manifest["defaults"])
 
 
-def build_model(arrays: Mapping[str, np.ndarray], *, source: str, **defaults: Any) -> JNDModel:
+def build_model(
+  arrays: Mapping[str, np.ndarray],
+  *,
+  source: str,
+  resolution: Resolution,
+  attention: AttentionLayer,
+) -> JNDModel:
   """Fills the networks with arrays by name.
 
   Args:
     arrays: Every parameter by its dotted path, such as "hvs_sd.encoder.conv1.kernel".
     source: Named in the error.
-    **defaults: `resolution` and `attention` of the model.
+    resolution: Default of `estimate`.
+    attention: Default of `estimate`.
 
   Raises:
     WeightsError: Naming every parameter that is unknown, missing, of another shape or
       type, or not finite throughout.
   """
   # An abstract template: no initialisation that is thrown away.
-  abstract = nnx.eval_shape(lambda: JNDModel(rngs=nnx.Rngs(0), **defaults))
+  abstract = nnx.eval_shape(
+    lambda: JNDModel(resolution=resolution, attention=attention, rngs=nnx.Rngs(0))
+  )
   graph, state = nnx.split(abstract)
   wanted = _flatten(state)
   faults = [f"unknown: {name}" for name in sorted(arrays.keys() - wanted.keys())]
@@ -157,6 +166,7 @@ def _write(folder: Path, model: JNDModel, provenance: Mapping[str, Any]) -> None
   arrays = {name: np.ascontiguousarray(value) for name, value in sorted(flat.items())}
   data = safetensors.numpy.save(arrays)
   manifest = {
+    **provenance,
     "format": FORMAT,
     "sha256": hashlib.sha256(data).hexdigest(),
     "parameters": {
@@ -164,7 +174,6 @@ def _write(folder: Path, model: JNDModel, provenance: Mapping[str, Any]) -> None
       for network in _NETWORKS
     },
     "defaults": {name: getattr(model, name) for name in _DEFAULTS},
-    **provenance,
   }
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

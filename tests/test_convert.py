@@ -14,14 +14,18 @@ import pytest
 from flax import nnx
 from golden_weights import draw_state
 
+import hvsjnd_jax
 from convert.from_torch import main
 from convert.keymap import PARAMETERS, convert, relayout
 from hvsjnd_jax import weights
 from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.metrics import psnr
 
 torch = pytest.importorskip("torch")
 
 NETWORKS = ("hvs_sd", "generator")
+# PSNR is read to two or three decimals.
+PSNR_DB = 1e-3
 
 
 def draw_torch(network: str) -> dict[str, Any]:
@@ -253,6 +257,20 @@ def test_without_torch(
   monkeypatch.setitem(sys.modules, "torch", None)
   assert job.run() == 2
   assert "PyTorch is needed to read its checkpoints: pip install" in capsys.readouterr().err
+
+
+def test_converted_checkpoint_does_what_the_published_code_did(job: Job):
+  """The whole path: convert, load, estimate, inject, PSNR."""
+  assert job.run() == 0
+  model = hvsjnd_jax.load(job.out)
+  with np.load(Path(__file__).parent / "data/pipeline_chelsea_64x96.npz") as golden:
+    image = golden["image"][None].astype(np.float32) / 255
+    jnd = hvsjnd_jax.estimate(model, image)
+    signs = golden["noise"].astype(np.float32)
+    distorted = hvsjnd_jax.inject(image, jnd, signs, lmbda=float(golden["lmbda"]))
+    channels = [psnr(distorted[..., c : c + 1], image[..., c : c + 1]) for c in range(3)]
+    got = np.concatenate([*channels, psnr(distorted, image)])
+    np.testing.assert_allclose(got, golden["psnr"], rtol=0, atol=PSNR_DB)
 
 
 def test_layout_of_every_kind_of_parameter():

@@ -30,7 +30,6 @@ def _inject_own_jnd(model: JNDModel, images: jax.Array) -> jax.Array:
   return hvsjnd_jax.inject(images, jnd, signs, lmbda=0.1)
 
 
-@pytest.mark.slow
 def test_jit_equals_eager(small_model: JNDModel, draw_images: DrawImages):
   images = draw_images(1, 16, 24)
   with jax.disable_jit():
@@ -97,6 +96,7 @@ def test_defaults_are_the_models(small_model: JNDModel, draw_images: DrawImages)
     assert jnp.abs(other - named).max() > SELF
 
 
+@pytest.mark.usefixtures("optimized")  # the trap is in what the optimiser computes twice
 @RESOLUTIONS
 @ATTENTIONS
 def test_flat_images_give_finite_values_and_gradients(
@@ -182,6 +182,28 @@ def test_unknown_options_are_named(small_model: JNDModel, options: dict, message
     hvsjnd_jax.estimate(small_model, jnp.zeros((1, 8, 8, 3)), **options)
 
 
+def test_inject_names_bad_types():
+  with pytest.raises(TypeError, match=r"inject: expected float images .*got uint8; divide"):
+    hvsjnd_jax.inject(
+      jnp.zeros((1, 8, 8, 3), jnp.uint8), jnp.zeros((1, 8, 8, 3)), jnp.zeros((8, 8))
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float64])
+def test_images_of_any_precision_give_the_weights_own(small_model: JNDModel, dtype: type):
+  images = np.full((1, 8, 8, 3), 0.5, dtype)
+  for function in (hvsjnd_jax.estimate, hvsjnd_jax.degrade):
+    assert function(small_model, images).dtype == jnp.float32
+
+
+def test_options_are_static_under_jit(small_model: JNDModel, draw_images: DrawImages):
+  images = draw_images(1, 8, 8)
+  estimate = jax.jit(hvsjnd_jax.estimate, static_argnames=("resolution", "attention"))
+  got = estimate(small_model, images, resolution="native")
+  want = hvsjnd_jax.estimate(small_model, images, resolution="native")
+  np.testing.assert_allclose(got, want, atol=SELF)
+
+
 def test_random_signs():
   key = jax.random.key(7)
   signs = hvsjnd_jax.random_signs(key, (2, 64, 64))
@@ -224,8 +246,8 @@ def test_inject_shares_one_sign_map_or_takes_one_for_each_image(draw_images: Dra
 @pytest.mark.parametrize(
   ("image", "jnd", "signs", "message"),
   [
-    ((1, 8, 8, 3), (1, 8, 9, 3), (8, 8), r"jnd \(1, 8, 9, 3\)"),
-    ((8, 8, 3), (8, 8, 3), (8, 8), r"images \(8, 8, 3\)"),
+    ((1, 8, 8, 3), (1, 8, 9, 3), (8, 8), r"inject: expected jnd .*\(1, 8, 8, 3\), got \(1, 8, 9"),
+    ((8, 8, 3), (8, 8, 3), (8, 8), r"\[B, H, W, 3\], got shape \(8, 8, 3\)"),
     ((1, 8, 9, 3), (1, 8, 9, 3), (9, 8), r"expected signs \(8, 9\).*got \(9, 8\)"),
     ((2, 8, 9, 3), (2, 8, 9, 3), (1, 8, 9), r"or \(2, 8, 9\), got \(1, 8, 9\)"),
   ],

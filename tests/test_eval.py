@@ -249,6 +249,24 @@ def test_image_too_large_for_the_machine(
   }
 
 
+def test_image_for_more_memory_than_there_is(
+  report: Callable[..., dict[str, Any]], photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr(command, "_BYTES_PER_PIXEL", 10**12)
+  errors = report("--path", photos, status=1)["errors"]
+  assert len(errors) == 3
+  assert re.fullmatch(
+    r"24x16 pixels need about 384000 GB of memory, and this machine has \d+ GB; reduce the image",
+    errors[0]["error"],
+  )
+
+
+def test_image_below_8_pixels(report: Callable[..., dict[str, Any]], photos: Path):
+  draw(6).resize((7, 9)).save(photos / "small.png")
+  (error,) = report("--path", photos, status=1)["errors"]
+  assert error["error"] == "7x9 pixels; at least 8x8 are needed"
+
+
 WRONG = {
   "no such path": (("--path", "nowhere"), "no such file or folder: nowhere"),
   "one of two paths": (("--path", "photos", "nowhere"), "no such file or folder: nowhere"),

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from hvsjnd_jax import losses
+from hvsjnd_jax.config import JNDConfig, RateDistortionConfig
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.losses import JNDConfig, RateDistortionConfig
 
 DrawImages = Callable[..., jax.Array]
 FlatImages = Callable[[int], jax.Array]
@@ -50,7 +50,7 @@ def test_magnitude_loss_counts_every_channel(channel: int):
 @pytest.mark.parametrize("factor", [1.5, 4.0])
 def test_magnitude_loss_is_symmetric_in_log(factor: float):
   above, below = (
-    losses.magnitude_loss(_noise(rms, rms, rms), target=0.1) for rms in (0.1 * factor, 0.1 / factor)
+    losses.magnitude_loss(_noise(n, n, n), target=0.1) for n in (0.1 * factor, 0.1 / factor)
   )
   np.testing.assert_allclose(above, below, rtol=FLOOR)
   assert above[0] > 0

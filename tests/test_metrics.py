@@ -165,6 +165,34 @@ def test_flat_and_equal_pairs_give_finite_values_and_gradients(
     assert jnp.isfinite(leaf).all()
 
 
+@pytest.mark.parametrize("metric", [metrics.psnr, metrics.ms_ssim, metrics.gmsd])
+@pytest.mark.parametrize(
+  ("distorted", "reference", "error", "message"),
+  [
+    ((1, 168, 168, 3), (1, 168, 168, 1), ValueError, r"distorted .*3\) and reference .*1\)"),
+    ((2, 168, 168, 3), (1, 168, 168, 3), ValueError, r"one shape \[B, H, W, C\]"),
+    ((168, 168, 3), (168, 168, 3), ValueError, r"got distorted \(168, 168, 3\)"),
+  ],
+  ids=["channels", "batch", "rank"],
+)
+def test_bad_pairs_are_named(
+  metric: Metric,
+  distorted: tuple[int, ...],
+  reference: tuple[int, ...],
+  error: type[Exception],
+  message: str,
+):
+  with pytest.raises(error, match=message):
+    metric(jnp.zeros(distorted), jnp.zeros(reference))
+
+
+@pytest.mark.parametrize("metric", [metrics.psnr, metrics.ms_ssim, metrics.gmsd])
+def test_8_bit_pairs_are_named(metric: Metric):
+  float_images = jnp.zeros((1, 168, 168, 3))
+  with pytest.raises(TypeError, match="got reference of uint8; divide"):
+    metric(float_images, float_images.astype(jnp.uint8))
+
+
 def test_gmsd_gradient_floor_tames_the_gradient_on_flat_images(flat_images: Images):
   reference = flat_images(16)[1:2]
   distorted = reference + 1e-3 * jax.random.normal(jax.random.key(0), reference.shape)

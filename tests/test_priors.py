@@ -62,6 +62,35 @@ def test_attention_is_the_scaled_grad_cam_of_its_layer(
   np.testing.assert_allclose(got[..., 0], _scale(np.asarray(cam)), rtol=0, atol=MAPS)
 
 
+@ATTENTIONS
+def test_padding_does_not_count(
+  small_hvs_sd: HVSSD, draw_images: DrawImages, attention: AttentionLayer
+):
+  """On 9x13: distortion, and what follows from it, of the image's own pixels alone."""
+  image = draw_images(1, 9, 13)
+  padded = jnp.pad(image, ((0, 0), (0, 7), (0, 3), (0, 0)), mode="reflect")
+
+  @jax.jit
+  def gradients(padded: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def distortion(padded: jax.Array, feature_shift: jax.Array | float) -> jax.Array:
+      decoded = small_hvs_sd.decoder(small_hvs_sd.encoder(padded) + feature_shift)
+      return jnp.square(decoded - padded)[:, :9, :13].mean()
+
+    return jax.grad(distortion, argnums=(0, 1))(padded, jnp.zeros((1, 2, 2, 8)))
+
+  of_image, of_feature = gradients(padded)
+  seen = compute(small_hvs_sd, image, attention=attention)
+  want = _scale(np.maximum(of_image, 0)[:, :9, :13])
+  np.testing.assert_allclose(seen.gradient, want, rtol=0, atol=MAPS)
+
+  if attention == "feature":
+    cam = priors.grad_cam(jax.jit(small_hvs_sd.encoder)(padded), of_feature)
+    cam = jax.image.resize(cam, (1, 16, 16, 1), "bilinear", antialias=False)[:, :9, :13]
+  else:
+    cam = priors.grad_cam(seen.degraded, 2 * (seen.degraded - image) / image.size)
+  np.testing.assert_allclose(seen.attention, _scale(np.asarray(cam)), rtol=0, atol=MAPS)
+
+
 def test_grad_cam_by_hand():
   activation = jnp.asarray([[[[1.0, 2.0], [3.0, -1.0]]]])
   gradient = jnp.asarray([[[[1.0, -2.0], [3.0, 0.0]]]])

@@ -15,9 +15,9 @@ MODULES = (
   # networks and metrics
   *("layers", "hvs_sd", "generator", "metrics"),
   # the method
-  *("priors", "estimator", "losses"),
+  *("priors", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "weights", "config", "data", "checkpoint", "training"),
+  *("images", "pictures", "weights", "data", "checkpoint", "training"),
   # commands
   *("eval", "train"),
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,9 +77,15 @@ def read_weights(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-@pytest.mark.parametrize("stopped_at", [1, 2, 3])
+@pytest.mark.parametrize(
+  ("stage", "stopped_at"), [("hvs_sd", 1), ("hvs_sd", 3), ("jnd", 3)], ids=lambda value: value
+)
 def test_stopped_run_ends_as_the_straight_one(
-  workdir: Path, make_config: Callable[[Stage], TrainConfig], tmp_path: Path, stopped_at: int
+  workdir: Path,
+  make_config: Callable[[Stage], TrainConfig],
+  tmp_path: Path,
+  stage: Stage,
+  stopped_at: int,
 ):
   class StopError(Exception):
     pass
@@ -87,14 +94,15 @@ def test_stopped_run_ends_as_the_straight_one(
     if step == stopped_at:
       raise StopError
 
+  if stage == "jnd":
+    shutil.copytree(workdir / "hvs_sd", tmp_path / "hvs_sd")
   with pytest.raises(StopError):
-    train(make_config("hvs_sd"), tmp_path, report=stop)
+    train(make_config(stage), tmp_path, report=stop)
   reported = []
-  train(make_config("hvs_sd"), tmp_path, report=lambda step, _: reported.append(step))
-  # Step 2 is saved after it is reported.
-  assert reported[0] == (3 if stopped_at == 3 else 1)
-  want = read_weights(workdir, "hvs_sd")
-  for name, leaf in read_weights(tmp_path, "hvs_sd").items():
+  train(make_config(stage), tmp_path, report=lambda step, _: reported.append(step))
+  assert reported[0] == (3 if stopped_at == 3 else 1)  # saved at step 2
+  want = read_weights(workdir, stage)
+  for name, leaf in read_weights(tmp_path, stage).items():
     np.testing.assert_array_equal(leaf, want[name], err_msg=name)
 
 
@@ -114,13 +122,43 @@ def test_metrics_are_logged_by_name(workdir: Path):
 
 
 def test_stage_two_leaves_hvs_sd_alone(workdir: Path):
-  """What stage 2 saves holds the generator, and it has moved."""
-  untrained = nnx.state(JNDModel(rngs=nnx.Rngs(0)))
-  before = jax.tree_util.tree_flatten_with_path(untrained)[0]
-  after = read_weights(workdir, "jnd")
-  for path, leaf in before:
-    name = jax.tree_util.keystr(path)
-    assert np.array_equal(leaf, after[name]) == ("hvs_sd" in name), name
+  first, second = read_weights(workdir, "hvs_sd"), read_weights(workdir, "jnd")
+  for name, leaf in second.items():
+    assert np.array_equal(leaf, first[name]) == ("hvs_sd" in name), name
+
+
+def test_export_pairs_the_generator_with_the_hvs_sd_it_saw(
+  workdir: Path, make_config: Callable[[Stage], TrainConfig], tmp_path: Path
+):
+  shutil.copytree(workdir, tmp_path / "run")
+  config = make_config("hvs_sd")
+  config.num_steps = STEPS + 1
+  train(config, tmp_path / "run", report=ignore)
+  for folder, out in ((workdir, "before"), (tmp_path / "run", "after")):
+    export(folder, tmp_path / out)
+  before, after = (weights.read_manifest(tmp_path / out)["sha256"] for out in ("before", "after"))
+  assert before == after
+
+
+def test_run_does_not_go_on_with_other_settings(
+  workdir: Path, make_config: Callable[[Stage], TrainConfig]
+):
+  config = make_config("hvs_sd")
+  config.num_steps = STEPS + 1
+  config.hvs_sd.train_lambda = 7.0
+  with pytest.raises(TrainError, match=r"hvs_sd\.train_lambda was 1024\.0 and is 7\.0\. Give it"):
+    train(config, workdir, report=ignore)
+
+
+def test_photograph_that_cannot_be_read_is_named(
+  make_config: Callable[[Stage], TrainConfig], tmp_path: Path
+):
+  (tmp_path / "photos").mkdir()
+  (tmp_path / "photos/bad.png").write_text("no picture")
+  config = make_config("hvs_sd")
+  config.data.images = str(tmp_path / "photos")
+  with pytest.raises(TrainError, match=r"photos/bad\.png: not an image .*; remove it"):
+    train(config, tmp_path, report=ignore)
 
 
 def test_step_compiles_once(
@@ -147,11 +185,10 @@ def test_export_carries_weights_and_defaults(workdir: Path, tmp_path: Path):
   manifest = json.loads((tmp_path / "w/manifest.json").read_text())
   assert manifest["parameters"] == {"hvs_sd": 1_725_571, "generator": 86_051}
   assert manifest["training"]["jnd"]["steps"] == STEPS
-  trained = {"hvs_sd": read_weights(workdir, "hvs_sd"), "generator": read_weights(workdir, "jnd")}
+  trained = read_weights(workdir, "jnd")
   for path, leaf in jax.tree_util.tree_flatten_with_path(nnx.state(loaded))[0]:
     name = jax.tree_util.keystr(path)
-    network = next(network for network in trained if network in name)
-    np.testing.assert_array_equal(leaf, trained[network][name], err_msg=name)
+    np.testing.assert_array_equal(leaf, trained[name], err_msg=name)
 
 
 def test_stage_two_needs_stage_one(make_config: Callable[[Stage], TrainConfig], tmp_path: Path):
@@ -189,16 +226,23 @@ def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.Cap
     r"^step 2/2  loss .* bpp .* mse .* images_per_second .* min left$", printed, re.M
   )
 
+  assert f"{tmp_path}: stage hvs_sd is trained, 2 steps" in printed
+
   out = tmp_path / "w"
   assert run("export", f"--workdir={workdir}", f"--out={out}")[0] == 0
   weights.load(out)
 
   for arguments, reason in (
-    ((*base, "--config.data.images="), "config.data.images must be a folder of photographs"),
-    ((*base, "--config.data.images=/nowhere"), "no such file or folder: /nowhere"),
+    (
+      (*base, *small, "--config.data.images="),
+      "config.data.images must be a folder of photographs",
+    ),
+    ((*base, *small, "--config.data.images=/nowhere"), "no such file or folder: /nowhere"),
     ((*base, "--config.learning_rate=1"), "learning_rate"),
     ((*base, *small, "--config.data.crop_px=17"), "a multiple of 8, at least 8, got 17"),
+    ((*base, "--config.seed=-1"), "config.seed must be in [0, 2^32), got -1"),
     (("--config=nowhere.py", f"--workdir={tmp_path}"), "nowhere.py"),
+    ((*base, *small, f"--workdir={photos}/0.png"), "Not a directory"),
     (("export", f"--workdir={tmp_path}", f"--out={out}2"), "no checkpoint of stage 'jnd'"),
     (("export", f"--workdir={workdir}", f"--out={out}"), "not an empty folder"),
   ):
@@ -215,6 +259,7 @@ def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.Cap
     (["--workdir=d"], "--config is needed"),
     (["export", "--workdir=d"], "--out is needed"),
     (["sing", "--workdir=d"], "'sing'"),
+    (["--workdir=d", "--config=c.py", "--config.seed", "3"], "--config.seed=value, in one word"),
     (["--workdir=d", "--config=c.py", "--seed=3"], "--seed=3 (overrides are --config.name=value)"),
   ],
 )
