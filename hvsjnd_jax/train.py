@@ -103,6 +103,7 @@ def _train(config: TrainConfig, workdir: Path) -> None:
     told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
     print(f"step {step}/{config.num_steps}  {told}  {left / 60:.0f} min left", flush=True)
 
+  print("The first step compiles for half a minute or so.", flush=True)
   train(config, workdir, report=report)
   print(f"{workdir}: stage {config.stage} is trained, {config.num_steps} steps", flush=True)
 

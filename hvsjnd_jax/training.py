@@ -33,8 +33,8 @@ PyTree = Any
 Crops = UInt8[np.ndarray, "b h w 3"]
 Report = Callable[[int, dict[str, float]], None]
 
+# The part of a JNDModel that a stage trains.
 _NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
-
 
 _CONFIG_FILE = "config.json"
 # What may differ when a run goes on: nothing that it computes, but for where it ends.
@@ -72,7 +72,8 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   Args:
     config: The run. Checked before any work.
     workdir: The working folder.
-    report: Called with the step and its figures every `log_every_steps`.
+    report: Called with the step and its figures after the first step, which waits for
+      the compiler, and then every `log_every_steps`.
 
   Raises:
     ValueError: If a setting is impossible.
@@ -102,12 +103,12 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
 
     _write_config(config, folder)
     with (folder / "metrics.jsonl").open("a") as log:
-      logged_step, logged_time = step, time.perf_counter()
+      first_step, logged_step, logged_time = step + 1, step, time.perf_counter()
       while step < config.num_steps:
         state, terms = run_step(state, step, frozen, next(batches))
         step += 1
         last = step == config.num_steps
-        logs = last or step % config.log_every_steps == 0
+        logs = last or step == first_step or step % config.log_every_steps == 0
         saves = last or step % config.checkpoint_every_steps == 0
         if not (logs or saves):
           continue

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import hvsjnd_jax
 
 ROOT = Path(__file__).parents[1]
+
+PAGES = (Path("README.md"), Path("hvsjnd_jax/assets/default/README.md"))
 
 # From the inside out: a module imports earlier ones only.
 MODULES = (
@@ -52,6 +56,13 @@ def test_import_is_light():
 def test_public_names_are_documented():
   for name in hvsjnd_jax.__all__:
     assert getattr(hvsjnd_jax, name).__doc__, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path):
+  for link in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text()):
+    if not link.startswith("https://"):
+      assert (ROOT / page.parent / link).exists(), link
 
 
 def test_readme_python_runs():
