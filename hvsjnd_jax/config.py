@@ -24,7 +24,11 @@ class DataConfig:
   Deviation: the published code cuts 4·H·W/176² crops from each.
   """
 
-  images: str = ""  # a folder, walked recursively
+  # One of the two: a folder, walked recursively; or a TensorFlow dataset, by its name or
+  # by the folder that it was prepared in (`python -m hvsjnd_jax.data build`).
+  images: str = ""
+  tfds: str = ""
+  tfds_split: str = "train"
   crop_px: int = 176
   min_scale: float = 0.6
   max_scale: float = 1.0
@@ -101,7 +105,11 @@ class TrainConfig:
       ("num_steps", counts, "at least 1"),
       ("log_every_steps", counts, "at least 1"),
       ("checkpoint_every_steps", counts, "at least 1"),
-      ("data.images", bool, "a folder of photographs"),
+      (
+        "data.images",
+        lambda value: bool(value) != bool(self.data.tfds),
+        "a folder of photographs (or data.tfds a dataset; one of the two)",
+      ),
       (
         "data.crop_px",
         lambda value: value >= least_px and value % STRIDE == 0,

@@ -4,7 +4,8 @@
   python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
   python -m hvsjnd_jax.train export --workdir D --out W
 
-PHOTOS is a folder of photographs, walked recursively. A run that was stopped goes on from
+PHOTOS is a folder of photographs, walked recursively; --config.data.tfds=NAME takes a dataset of
+TensorFlow Datasets instead. A run that was stopped goes on from
 its newest checkpoint when the same command is given again. W is what `hvsjnd_jax.load(W)`
 and `python -m hvsjnd_jax.eval --weights W` take. Every setting of a config can be
 overridden as --config.name=value.
@@ -19,6 +20,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from hvsjnd_jax.config import TrainConfig
+from hvsjnd_jax.data import DataError
 from hvsjnd_jax.training import TrainError, export, train
 from hvsjnd_jax.weights import WeightsError
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(f"{args.out}: weights written")
     else:
       _train(_load_config(args.config, overrides), args.workdir)
-  except (TrainError, WeightsError, _UsageError) as error:
+  except (DataError, TrainError, WeightsError, _UsageError) as error:
     print(f"train: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
@@ -103,7 +105,7 @@ def _train(config: TrainConfig, workdir: Path) -> None:
     told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
     print(f"step {step}/{config.num_steps}  {told}  {left / 60:.0f} min left", flush=True)
 
-  print("The first step compiles for half a minute or so.", flush=True)
+  print(f"{workdir}: stage {config.stage}; the first step waits for the compiler", flush=True)
   train(config, workdir, report=report)
   print(f"{workdir}: stage {config.stage} is trained, {config.num_steps} steps", flush=True)
 

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -25,7 +25,6 @@ from hvsjnd_jax.checkpoint import Checkpoints
 from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import crop_stream
 from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.images import ImageError
 from hvsjnd_jax.losses import Terms, jnd_objective, rate_distortion_objective
 
 PyTree = Any
@@ -43,6 +42,7 @@ _MAY_CHANGE = (
   "log_every_steps",
   "checkpoint_every_steps",
   "data.images",
+  "data.tfds",
   "data.threads",
 )
 
@@ -77,8 +77,9 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
 
   Raises:
     ValueError: If a setting is impossible.
-    TrainError: If there are no photographs or one cannot be read, stage 1 is missing for
-      stage 2, the checkpoints are of a run with other settings, or a loss is not finite.
+    DataError: If there are no photographs, or one cannot be read.
+    TrainError: If stage 1 is missing for stage 2, the checkpoints are of a run with other
+      settings, or a loss is not finite.
   """
   config.validate()
   folder = workdir / config.stage
@@ -99,7 +100,9 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
       restored = checkpoints.restore(step, frozen=frozen, **state._asdict())
       frozen = restored.pop("frozen")
       state = TrainState(**restored)
-    batches = _read_crops(config, first_step=step)
+    batches = crop_stream(
+      config.data, batch_size=config.batch_size, seed=config.seed, first_step=step
+    )
 
     _write_config(config, folder)
     with (folder / "metrics.jsonl").open("a") as log:
@@ -181,28 +184,13 @@ def export(workdir: Path, out: Path) -> None:
   for stage in get_args(Stage):
     steps = restore_weights(model, workdir, stage)
     config = read_config(workdir / stage)
-    config["data"]["images"] = Path(config["data"]["images"]).name  # no private paths
+    for name, value in config["data"].items():
+      if Path(str(value)).is_absolute():
+        config["data"][name] = Path(value).name  # nobody's private paths
     training[stage] = {"steps": steps, "config": config}
   objective = training["jnd"]["config"]["jnd"]
   model.resolution, model.attention = objective["resolution"], objective["attention"]
   weights.save(out, model, provenance={"training": training})
-
-
-def _read_crops(config: TrainConfig, *, first_step: int) -> Iterator[Crops]:
-  try:
-    stream = crop_stream(
-      config.data, batch_size=config.batch_size, seed=config.seed, first_step=first_step
-    )
-  except FileNotFoundError as error:
-    raise TrainError(f"config.data.images: {error}") from None
-
-  def read() -> Iterator[Crops]:
-    try:
-      yield from stream
-    except ImageError as error:
-      raise TrainError(f"{error}; remove it, or mend it") from None
-
-  return read()
 
 
 def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> int:

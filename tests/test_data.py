@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax.config import DataConfig
-from hvsjnd_jax.data import PhotoFolder, RandomCrop, crop_stream
+from hvsjnd_jax.data import (
+  DataError,
+  PhotoDataset,
+  PhotoFolder,
+  RandomCrop,
+  crop_stream,
+  main,
+)
 
 CROP_PX = 16
 
@@ -16,6 +23,8 @@ CROP_PX = 16
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
   """Five photographs, each of one level of gray, and of other sizes."""
+  tmp_path = tmp_path / "photos"
+  tmp_path.mkdir()
   for i in range(5):
     Image.new("RGB", (20 + 9 * i, 60 - 8 * i), (40 * i,) * 3).save(tmp_path / f"{i}.png")
   return tmp_path
@@ -51,8 +60,72 @@ def test_every_photograph_comes_once_an_epoch(folder: Path):
 
 
 def test_empty_folder_is_an_error(tmp_path: Path):
-  with pytest.raises(FileNotFoundError, match="no image under"):
+  with pytest.raises(DataError, match="no image under"):
     PhotoFolder(tmp_path)
+
+
+def build(*arguments: object) -> int:
+  return main(["build", *map(str, arguments)])
+
+
+def test_dataset_holds_the_folder_s_photographs(
+  folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+  (folder / "sub").mkdir()
+  Image.new("L", (30, 30), 7).save(folder / "sub/gray.png")
+  (folder / "bad.png").write_text("no picture")
+  out = tmp_path / "dataset"
+  assert build("--images", folder, "--out", out) == 1
+  stdout, stderr = capsys.readouterr()
+  assert stdout == f"{out}: 6 photographs written\n"
+  assert stderr == f"data: {folder}/bad.png: not an image that Pillow can read\n"
+
+  (folder / "bad.png").unlink()
+  dataset, photos = PhotoDataset(str(out), "train"), PhotoFolder(folder)
+  stored = sorted(dataset[i].tobytes() for i in range(len(dataset)))
+  assert stored == sorted(photos[i].tobytes() for i in range(len(photos)))
+  assert len(PhotoDataset(str(out), "train[:2]")) == 2
+
+
+def test_dataset_gives_a_stream_that_goes_on_from_any_step(folder: Path, tmp_path: Path):
+  assert build("--images", folder, "--out", tmp_path / "dataset") == 0
+  config = DataConfig(tfds=str(tmp_path / "dataset"), crop_px=CROP_PX)
+
+  def take(count: int, first_step: int) -> list[np.ndarray]:
+    stream = crop_stream(config, batch_size=2, seed=0, first_step=first_step)
+    return list(itertools.islice(stream, count))
+
+  np.testing.assert_array_equal(take(7, 0)[4:], take(3, 4))
+
+
+@pytest.mark.parametrize(
+  ("name", "split", "message"),
+  [
+    ("no_such_dataset", "train", "dataset 'no_such_dataset', split 'train': "),
+    ("{folder}", "train", "split 'train': .*"),
+    ("{out}", "test", "split 'test': .*test"),
+  ],
+)
+def test_dataset_that_is_not_there_is_named(
+  folder: Path, tmp_path: Path, name: str, split: str, message: str
+):
+  out = tmp_path / "dataset"
+  build("--images", folder, "--out", out)
+  with pytest.raises(DataError, match=message):
+    PhotoDataset(name.format(folder=folder, out=out), split)
+
+
+def test_build_refuses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+  (tmp_path / "empty").mkdir()
+  for images, out, reason in (
+    (folder, "empty", "empty: exists already"),
+    (tmp_path / "empty", "new", "no image under"),
+    (tmp_path / "nowhere", "new", "no such file or folder"),
+    (folder, "no/such/parent", "No such file or directory"),
+  ):
+    assert build("--images", images, "--out", tmp_path / out) == 2
+    assert reason in capsys.readouterr().err
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "photos"]
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.6, 1.0, 3.0])

@@ -21,7 +21,7 @@ MODULES = (
   # the method
   *("priors", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "weights", "data", "checkpoint", "training"),
+  *("images", "pictures", "weights", "dataset", "data", "checkpoint", "training"),
   # commands
   *("eval", "train"),
 )

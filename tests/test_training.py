@@ -15,6 +15,7 @@ from PIL import Image
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.config import Stage, TrainConfig
+from hvsjnd_jax.data import DataError
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.train import main
 from hvsjnd_jax.training import (
@@ -157,7 +158,7 @@ def test_photograph_that_cannot_be_read_is_named(
   (tmp_path / "photos/bad.png").write_text("no picture")
   config = make_config("hvs_sd")
   config.data.images = str(tmp_path / "photos")
-  with pytest.raises(TrainError, match=r"photos/bad\.png: not an image .*; remove it"):
+  with pytest.raises(DataError, match=r"photos/bad\.png: not an image .*; remove it"):
     train(config, tmp_path, report=ignore)
 
 
