@@ -72,8 +72,9 @@ class PhotoDataset:
   def __init__(self, name: str, split: str):
     try:
       folder = Path(name)
-      builder = tfds.builder_from_directory(folder) if folder.is_dir() else tfds.builder(name)
-      self._source = builder.as_data_source(split=split)
+      open_builder = tfds.builder_from_directory if folder.is_dir() else tfds.builder
+      builder: Any = open_builder(name)
+      self._source = builder.as_data_source(split)
     except Exception as error:  # TFDS raises many kinds, and explains at length
       reason = str(error).strip().partition("\n")[0]
       raise DataError(f"dataset {name!r}, split {split!r}: {reason}") from None
