@@ -207,10 +207,10 @@ def test_loss_that_is_not_finite_stops_the_run(
 
 
 def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-  def run(*arguments: str) -> tuple[int, str]:
+  def run(*arguments: str) -> tuple[int, str, str]:
     status = main(arguments)
     printed = capsys.readouterr()
-    return status, printed.out + printed.err
+    return status, printed.out, printed.err
 
   config = ROOT / "configs/hvs_sd.py"
   base = (f"--config={config}", f"--workdir={tmp_path}")
@@ -221,12 +221,11 @@ def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.Cap
     "--config.log_every_steps=1",
     "--config.optimizer.warmup_steps=0",
   )
-  status, printed = run(*base, *small)
-  assert status == 0, printed
+  status, printed, errors = run(*base, *small)
+  assert (status, errors) == (0, "")
   assert re.search(
     r"^step 2/2  loss .* bpp .* mse .* images_per_second .* min left$", printed, re.M
   )
-
   assert f"{tmp_path}: stage hvs_sd is trained, 2 steps" in printed
 
   out = tmp_path / "w"
@@ -247,10 +246,10 @@ def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.Cap
     (("export", f"--workdir={tmp_path}", f"--out={out}2"), "no checkpoint of stage 'jnd'"),
     (("export", f"--workdir={workdir}", f"--out={out}"), "not an empty folder"),
   ):
-    status, printed = run(*arguments)
+    status, _, errors = run(*arguments)
     assert status == 2
-    assert printed.startswith("train: ")
-    assert reason in printed
+    assert errors.startswith("train: ")
+    assert reason in errors
 
 
 @pytest.mark.parametrize(
