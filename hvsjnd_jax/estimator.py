@@ -1,7 +1,7 @@
 """The public face: image to JND map, noise injection, the perceptual domain.
 
 Images and maps are float in [0, 1], NHWC, RGB, H and W at least 8. All functions are
-pure, and work under `jax.jit`, `jax.grad` and `jax.vmap`.
+pure, and work under `jax.jit`, `jax.grad` (reverse mode only) and `jax.vmap`.
 """
 
 import functools
@@ -18,7 +18,7 @@ from hvsjnd_jax.generator import JNDGenerator, Resolution
 from hvsjnd_jax.hvs_sd import HVSSD
 from hvsjnd_jax.priors import AttentionLayer, Priors
 
-MIN_SIDE_PX = 8  # on less the generator cannot reflect
+MIN_SIDE_PX = 8  # one cell of HVS-SD's feature
 
 Images = Float[Array, "b h w 3"]
 ImagesLike = Float[Array | np.ndarray, "b h w 3"]
