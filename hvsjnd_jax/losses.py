@@ -76,8 +76,8 @@ def jnd_objective(
   Returns:
     The total, and the terms "magnitude", "quality", "attention" and "visibility", unweighted.
 
-  Source: Jin et al., arXiv 2208.07583. Weights, target and the visibility term
-  are ours: the paper's are not published.
+  Source: Jin et al., arXiv 2208.07583. Weights, target and the visibility term are ours:
+  the paper's are not published.
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
@@ -103,10 +103,10 @@ def magnitude_loss(noise: Images, *, target: float) -> Losses:
   """log((N² + T²) / (2 N T)) for the geometric mean N of each channel, averaged.
 
   Zero where N = T, and symmetric in log N (but for a floor of a hundredth of a gray level
-  under every amplitude). Channel by channel: a total lets the
-  generator hide all its noise in one channel. The geometric mean, because it presses on
-  every pixel alike: an arithmetic or quadratic mean is met most cheaply by few huge
-  peaks on the strongest edges.
+  under every amplitude). Channel by channel: a total lets the generator hide all its
+  noise in one channel. The geometric mean, because it presses on every pixel alike: an
+  arithmetic or quadratic mean is met most cheaply by few huge peaks on the strongest
+  edges.
 
   Args:
     noise: Amplitudes, lmbda · JND map, >= 0.
