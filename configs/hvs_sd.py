@@ -1,4 +1,4 @@
-"""Stage 1: HVS-SD as a rate-distortion autoencoder.
+"""Stage 1 alone: HVS-SD as a rate-distortion autoencoder.
 
 python -m hvsjnd_jax.train --config configs/hvs_sd.py --workdir D --config.data.images=PHOTOS
 
@@ -7,14 +7,8 @@ photographs: 30.7 dB at 1.14 bits per pixel over the last 500 steps, with noise 
 feature. Both measured; these are the default weights (see their model card).
 """
 
-from hvsjnd_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from hvsjnd_jax.config import TrainConfig
 
 
 def get_config() -> TrainConfig:
-  return TrainConfig(
-    stage="hvs_sd",
-    batch_size=4,
-    num_steps=7_000,
-    data=DataConfig(crop_px=128),
-    optimizer=OptimizerConfig(learning_rate=4e-4),
-  )
+  return TrainConfig(stage="hvs_sd")

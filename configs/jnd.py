@@ -1,4 +1,4 @@
-"""Stage 2: the JND generator, with HVS-SD frozen; stage 1 must stand in the same workdir.
+"""Stage 2 alone: the JND generator, with HVS-SD of the same workdir frozen.
 
 python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
 
@@ -7,14 +7,8 @@ total 0.121 over the last 400 steps, 34.0 dB on Kodak at lmbda 10. All measured;
 the default weights (see their model card).
 """
 
-from hvsjnd_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from hvsjnd_jax.config import TrainConfig
 
 
 def get_config() -> TrainConfig:
-  return TrainConfig(
-    stage="jnd",
-    batch_size=4,
-    num_steps=3_200,
-    data=DataConfig(crop_px=176),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-  )
+  return TrainConfig(stage="jnd")

@@ -14,6 +14,9 @@ from hvsjnd_jax.hvs_sd import STRIDE
 from hvsjnd_jax.priors import AttentionLayer
 
 Stage = Literal["hvs_sd", "jnd"]
+ComputeDtype = Literal["float32", "bfloat16"]
+# A setting's name, what holds of its value, and that in words.
+_Rule = tuple[str, Callable[[Any], bool], str]
 
 
 @dataclasses.dataclass(slots=True)
@@ -24,38 +27,52 @@ class DataConfig:
   Deviation: the published code cuts 4·H·W/176² crops from each.
   """
 
-  # One of the two: a folder, walked recursively; or a TensorFlow dataset, by its name or
-  # by the folder that it was prepared in (`python -m hvsjnd_jax.data build`).
+  # One of the three: a folder, walked recursively; a TensorFlow dataset, by its name or by
+  # the folder that it was prepared in (`python -m hvsjnd_jax.data build`); or so many
+  # pictures drawn at random, to try the trainer out.
   images: str = ""
   tfds: str = ""
+  synthetic: int = 0
   tfds_split: str = "train"
-  crop_px: int = 176
   min_scale: float = 0.6
   max_scale: float = 1.0
-  threads: int = 2  # that read and cut ahead of the step
+  threads: int = 2  # of each process, that read and cut ahead of the step
 
 
 @dataclasses.dataclass(slots=True)
-class OptimizerConfig:
-  """Adam with linear warm-up and cosine decay to a hundredth of the learning rate."""
+class StageConfig:
+  """How long a stage trains, on what batches, and how it descends.
 
-  learning_rate: float = 1e-4  # at the end of the warm-up
+  Adam with linear warm-up and cosine decay to a hundredth of the learning rate.
+  """
+
+  num_steps: int
+  crop_px: int
+  learning_rate: float  # at the end of the warm-up
+  batch_size: int = 4  # crops a step, over all devices of all processes
+  accumulation_steps: int = 1  # parts that a batch is computed in, one after the other
   warmup_steps: int = 100
   clip_norm: float = 5.0  # longer gradients are shortened to it
   ema_decay: float = 0.999  # of the average of the weights, which is what is exported
 
 
 @dataclasses.dataclass(slots=True)
-class RateDistortionConfig:
+class RateDistortionConfig(StageConfig):
   """Stage 1: train_lambda · MSE + bits per pixel."""
 
+  num_steps: int = 7_000
+  crop_px: int = 128
+  learning_rate: float = 4e-4
   train_lambda: float = 1024.0  # bits per pixel for an MSE of 1, images in [0, 1]
 
 
 @dataclasses.dataclass(slots=True)
-class JNDConfig:
+class JNDConfig(StageConfig):
   """Stage 2: targets, weights, and the form of the estimate that is trained."""
 
+  num_steps: int = 3_200
+  crop_px: int = 176
+  learning_rate: float = 1e-3
   lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
   magnitude_target: float = 0.0235  # typical lmbda · map in each channel: 6 gray levels
   # Weights of the terms of `losses.jnd_objective`.
@@ -70,18 +87,24 @@ class JNDConfig:
 
 @dataclasses.dataclass(slots=True)
 class TrainConfig:
-  """One stage of training."""
+  """One run: stage 1, stage 2, or both, one after the other."""
 
-  stage: Stage = "hvs_sd"
+  stage: Stage | Literal["both"] = "both"
   seed: int = 0  # of initial weights, crops and noise
-  batch_size: int = 4
-  num_steps: int = 10_000
+  compute_dtype: ComputeDtype = "float32"  # of the layers; parameters are always float32
   log_every_steps: int = 50
+  sheet_every_steps: int = 500  # a picture of what the networks make of the first crop
   checkpoint_every_steps: int = 500
+  keep_checkpoints: int = 3  # the newest
+  keep_every_steps: int = 0  # and, for good, those of every so many steps; 0: none
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
-  optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
   hvs_sd: RateDistortionConfig = dataclasses.field(default_factory=RateDistortionConfig)
   jnd: JNDConfig = dataclasses.field(default_factory=JNDConfig)
+
+  @property
+  def stages(self) -> tuple[Stage, ...]:
+    """The stages to train, in order."""
+    return get_args(Stage) if self.stage == "both" else (self.stage,)
 
   def validate(self) -> None:
     """Checks every setting.
@@ -96,36 +119,30 @@ class TrainConfig:
     def counts(value: int) -> bool:
       return value >= 1
 
-    # MS-SSIM, a term of stage 2, needs more than 160 pixels.
-    least_px = 168 if self.stage == "jnd" else STRIDE
-    rules: list[tuple[str, Callable[[Any], bool], str]] = [
-      ("stage", lambda value: value in get_args(Stage), _either(Stage)),
+    def counts_or_none(value: int) -> bool:
+      return value >= 0
+
+    data = self.data
+    one_source = sum(map(bool, (data.images, data.tfds, data.synthetic))) == 1
+    rules: list[_Rule] = [
+      ("stage", lambda value: value in (*get_args(Stage), "both"), "'hvs_sd', 'jnd' or 'both'"),
       ("seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)"),
-      ("batch_size", counts, "at least 1"),
-      ("num_steps", counts, "at least 1"),
+      ("compute_dtype", lambda value: value in get_args(ComputeDtype), _either(ComputeDtype)),
       ("log_every_steps", counts, "at least 1"),
+      ("sheet_every_steps", counts, "at least 1"),
       ("checkpoint_every_steps", counts, "at least 1"),
+      ("keep_checkpoints", counts, "at least 1"),
+      ("keep_every_steps", counts_or_none, "at least 0"),
+      ("data.synthetic", counts_or_none, "at least 0"),
       (
         "data.images",
-        lambda value: bool(value) != bool(self.data.tfds),
-        "a folder of photographs (or data.tfds a dataset; one of the two)",
-      ),
-      (
-        "data.crop_px",
-        lambda value: value >= least_px and value % STRIDE == 0,
-        f"a multiple of {STRIDE}, at least {least_px}",
+        lambda _: one_source,
+        "a folder of photographs (or data.tfds a dataset, or data.synthetic a number; one of "
+        "the three)",
       ),
       ("data.min_scale", positive, "above 0 and finite"),
-      (
-        "data.max_scale",
-        lambda value: self.data.min_scale <= value < math.inf,
-        "at least min_scale",
-      ),
+      ("data.max_scale", lambda value: data.min_scale <= value < math.inf, "at least min_scale"),
       ("data.threads", counts, "at least 1"),
-      ("optimizer.learning_rate", positive, "above 0 and finite"),
-      ("optimizer.warmup_steps", lambda value: 0 <= value < self.num_steps, "in [0, num_steps)"),
-      ("optimizer.clip_norm", positive, "above 0 and finite"),
-      ("optimizer.ema_decay", lambda value: 0 <= value < 1, "in [0, 1)"),
       ("hvs_sd.train_lambda", positive, "above 0 and finite"),
       ("jnd.lmbda", positive, "above 0 and finite"),
       ("jnd.magnitude_target", positive, "above 0 and finite"),
@@ -136,6 +153,32 @@ class TrainConfig:
       ("jnd.resolution", lambda value: value in get_args(Resolution), _either(Resolution)),
       ("jnd.attention", lambda value: value in get_args(AttentionLayer), _either(AttentionLayer)),
     ]
+    # MS-SSIM, a term of stage 2, needs more than 160 pixels.
+    for stage, least_px in (("hvs_sd", STRIDE), ("jnd", 168)):
+      settings: StageConfig = getattr(self, stage)
+      stage_rules: list[_Rule] = [
+        ("num_steps", counts, "at least 1"),
+        (
+          "crop_px",
+          lambda value, least=least_px: value >= least and value % STRIDE == 0,
+          f"a multiple of {STRIDE}, at least {least_px}",
+        ),
+        ("learning_rate", positive, "above 0 and finite"),
+        ("batch_size", counts, "at least 1"),
+        (
+          "accumulation_steps",
+          lambda value, batch=settings.batch_size: value >= 1 and batch % value == 0,
+          f"a divisor of batch_size, {settings.batch_size}",
+        ),
+        (
+          "warmup_steps",
+          lambda value, steps=settings.num_steps: 0 <= value < steps,
+          "in [0, num_steps)",
+        ),
+        ("clip_norm", positive, "above 0 and finite"),
+        ("ema_decay", lambda value: 0 <= value < 1, "in [0, 1)"),
+      ]
+      rules += [(f"{stage}.{name}", holds, wanted) for name, holds, wanted in stage_rules]
     for name, holds, wanted in rules:
       value = operator.attrgetter(name)(self)
       if not holds(value):

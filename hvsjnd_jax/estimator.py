@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from hvsjnd_jax import priors
@@ -32,6 +33,7 @@ class JNDModel(nnx.Module):
   Args:
     resolution: Default of `estimate`; travels with the weights.
     attention: Default of `estimate`; travels with the weights.
+    dtype: What the layers compute in, such as bfloat16; None: as the weights, float32.
     rngs: Source of the initial weights.
   """
 
@@ -40,10 +42,11 @@ class JNDModel(nnx.Module):
     *,
     resolution: Resolution = "native",
     attention: AttentionLayer = "reconstruction",
+    dtype: Dtype | None = None,
     rngs: nnx.Rngs,
   ):
-    self.hvs_sd = HVSSD(rngs=rngs)
-    self.generator = JNDGenerator(rngs=rngs)
+    self.hvs_sd = HVSSD(dtype=dtype, rngs=rngs)
+    self.generator = JNDGenerator(dtype=dtype, rngs=rngs)
     self.resolution: Resolution = resolution
     self.attention: AttentionLayer = attention
 

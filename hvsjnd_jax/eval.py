@@ -320,16 +320,16 @@ def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, st
 
 
 def _save_pictures(stem: Path, pixels: Pixels, evaluated: _Evaluated, *, lmbda: float) -> None:
-  distorted = to_uint8(evaluated.distorted)
-  jnd, white = pictures.visible_jnd(evaluated.jnd)
+  sheet = pictures.analysis_sheet(
+    pixels,
+    attention=evaluated.attention,
+    jnd=evaluated.jnd,
+    distorted=evaluated.distorted,
+    note=f"lmbda {lmbda:g}: {evaluated.psnr['psnr']:.2f} dB",
+  )
+  jnd, _ = pictures.visible_jnd(evaluated.jnd)
   attention = pictures.jet(evaluated.attention)
-  panels = [
-    ("image", pixels),
-    ("attention: where HVS-SD looks", attention),
-    (f"JND map, brightened: white is {255 * white:.2f} gray levels", jnd),
-    (f"distorted, lmbda {lmbda:g}: {evaluated.psnr['psnr']:.2f} dB", distorted),
-  ]
-  outputs = (distorted, jnd, evaluated.jnd, attention, pictures.sheet(panels))
+  outputs = (to_uint8(evaluated.distorted), jnd, evaluated.jnd, attention, sheet)
   try:
     stem.parent.mkdir(parents=True, exist_ok=True)
     for name, output in zip(_OUTPUTS, outputs, strict=True):

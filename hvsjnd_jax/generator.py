@@ -1,6 +1,7 @@
 """The JND generator: image and priors in, JND map out.
 
-Arrays are float32, NHWC; images, priors and maps lie in [0, 1].
+Arrays are float32, NHWC; images, priors and maps lie in [0, 1]. Inside, the convolutions
+compute in `dtype`.
 """
 
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 Resolution = Literal["reference", "native"]
@@ -20,15 +22,16 @@ class JNDGenerator(nnx.Module):
   brings it back. 86,051 parameters.
 
   Args:
+    dtype: What the convolutions compute in; None: as the images.
     rngs: Source of the initial weights.
 
   Source: Jin et al., arXiv 2208.07583. The paper's figure shows five input channels; the
   published code and checkpoint have seven, and so has this. Initial weights are Flax's.
   """
 
-  def __init__(self, *, rngs: nnx.Rngs):
+  def __init__(self, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
     def conv(inputs: int, outputs: int, stride: int) -> nnx.Conv:
-      return nnx.Conv(inputs, outputs, (3, 3), stride, padding="REFLECT", rngs=rngs)
+      return nnx.Conv(inputs, outputs, (3, 3), stride, padding="REFLECT", dtype=dtype, rngs=rngs)
 
     self.conv1 = conv(7, 32, 1)
     self.conv2 = conv(32, 32, 2)
@@ -61,6 +64,7 @@ class JNDGenerator(nnx.Module):
     hidden = jnp.concatenate([images, attention, attention * gradient], axis=-1)
     for conv in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5, self.conv6):
       hidden = nnx.leaky_relu(conv(hidden))
+    hidden = hidden.astype(images.dtype)
     h, w = images.shape[1:3]
     if resolution == "reference":
       for size in ((88, 88), (176, 176), (h, w)):

@@ -1,7 +1,9 @@
 """HVS-SD, the signal-degradation network: what vision loses between eye and brain.
 
 A rate-distortion autoencoder with GDN. Images are float32 in [0, 1], NHWC, RGB, with H
-and W multiples of 8; features are [B, H/8, W/8, channels].
+and W multiples of 8; features are [B, H/8, W/8, channels], float32. `dtype` is what the
+layers between compute in, None: float32 as well. The feature, which is counted in whole
+steps, and the reconstruction always come out of a layer that computes in float32.
 """
 
 import math
@@ -9,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.layers import GDN, DownsamplingConv, UpsamplingConv
@@ -25,7 +28,8 @@ _MAX_BITS = 50.0
 class Encoder(nnx.Module):
   """Three strided convolutions with GDN between them: image to feature."""
 
-  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+  def __init__(self, channels: int, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
+    self.dtype = dtype
     first_gain = math.sqrt((3 + channels) / 3)
     self.conv1 = DownsamplingConv(3, channels, rngs=rngs, gain=first_gain)
     self.gdn1 = GDN(channels)
@@ -34,13 +38,16 @@ class Encoder(nnx.Module):
     self.conv3 = DownsamplingConv(channels, channels, rngs=rngs, use_bias=False)
 
   def __call__(self, images: Images) -> Features:
-    return self.conv3(self.gdn2(self.conv2(self.gdn1(self.conv1(images)))))
+    hidden = images.astype(self.dtype or images.dtype)
+    hidden = self.gdn2(self.conv2(self.gdn1(self.conv1(hidden))))
+    return self.conv3(hidden.astype(images.dtype))
 
 
 class Decoder(nnx.Module):
   """Three transposed convolutions with inverse GDN between them: feature to image."""
 
-  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+  def __init__(self, channels: int, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
+    self.dtype = dtype
     self.deconv1 = UpsamplingConv(channels, channels, rngs=rngs)
     self.igdn1 = GDN(channels, inverse=True)
     self.deconv2 = UpsamplingConv(channels, channels, rngs=rngs)
@@ -48,8 +55,9 @@ class Decoder(nnx.Module):
     self.deconv3 = UpsamplingConv(channels, 3, rngs=rngs)
 
   def __call__(self, features: Features) -> Images:
-    hidden = self.igdn1(self.deconv1(features))
-    return self.deconv3(self.igdn2(self.deconv2(hidden)))
+    hidden = features.astype(self.dtype or features.dtype)
+    hidden = self.igdn2(self.deconv2(self.igdn1(self.deconv1(hidden))))
+    return self.deconv3(hidden.astype(features.dtype))
 
 
 class _Bijection(nnx.Module):
@@ -103,14 +111,15 @@ class HVSSD(nnx.Module):
 
   Args:
     channels: Width of every hidden layer; 128 in the paper (1,725,571 parameters).
+    dtype: What the layers compute in; None: as the images.
     rngs: Source of the initial weights.
 
   Source: Jin et al., arXiv 2208.07583.
   """
 
-  def __init__(self, channels: int = 128, *, rngs: nnx.Rngs):
-    self.encoder = Encoder(channels, rngs=rngs)
-    self.decoder = Decoder(channels, rngs=rngs)
+  def __init__(self, channels: int = 128, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
+    self.encoder = Encoder(channels, dtype=dtype, rngs=rngs)
+    self.decoder = Decoder(channels, dtype=dtype, rngs=rngs)
     self.bit_estimator = BitEstimator(channels, rngs=rngs)
 
   def __call__(self, images: Images) -> Images:

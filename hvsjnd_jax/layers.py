@@ -1,7 +1,8 @@
 """Layers of the two networks: GDN, the strided convolution and its transpose.
 
-Arrays are float, NHWC. Kernels are HWIO. Everything here supports reverse-mode
-differentiation of any order; the custom derivatives below do not support forward mode.
+Arrays are float, NHWC. Kernels are HWIO. A module computes in the precision of what comes
+in: its parameters are cast to it. Everything here supports reverse-mode differentiation of
+any order; the custom derivatives below do not support forward mode.
 """
 
 import math
@@ -73,7 +74,8 @@ class GDN(nnx.Module):
   def __call__(self, inputs: Images) -> Images:
     beta = lower_bound(self.beta[...], math.sqrt(_BETA_MIN + _PEDESTAL)) ** 2 - _PEDESTAL
     gamma = lower_bound(self.gamma[...], _REPARAM_OFFSET) ** 2 - _PEDESTAL
-    norm = jnp.square(inputs) @ gamma.T + beta
+    dtype = inputs.dtype
+    norm = jnp.square(inputs) @ gamma.T.astype(dtype) + beta.astype(dtype)
     return inputs * (jnp.sqrt(norm) if self.inverse else lax.rsqrt(norm))
 
 
@@ -185,8 +187,8 @@ class DownsamplingConv(nnx.Module):
     self.bias = nnx.Param(jnp.full(outputs, 0.01, jnp.float32)) if use_bias else None
 
   def __call__(self, inputs: Images) -> Images:
-    outputs = downsampling_conv(inputs, self.kernel[...])
-    return outputs if self.bias is None else outputs + self.bias[...]
+    outputs = downsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
+    return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
 
 
 class UpsamplingConv(nnx.Module):
@@ -203,4 +205,5 @@ class UpsamplingConv(nnx.Module):
     self.bias = nnx.Param(jnp.full(outputs, 0.01, jnp.float32))
 
   def __call__(self, inputs: Images) -> Images:
-    return upsampling_conv(inputs, self.kernel[...]) + self.bias[...]
+    outputs = upsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
+    return outputs + self.bias[...].astype(inputs.dtype)

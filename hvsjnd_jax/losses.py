@@ -1,22 +1,24 @@
 """The objectives of both training stages.
 
 Images and maps are float32 in [0, 1], NHWC, RGB. A loss gives one value for each image,
-[B]; an objective gives the total and every term by name, as scalars.
+[B]; an objective gives the total and every term by name, as scalars. Every image brings the
+key of its own noise, so that a batch computed in parts, on any devices, sees the same.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from hvsjnd_jax.config import JNDConfig, RateDistortionConfig
-from hvsjnd_jax.estimator import JNDModel, inject
+from hvsjnd_jax.estimator import JNDModel, inject, random_signs
 from hvsjnd_jax.hvs_sd import HVSSD
 from hvsjnd_jax.metrics import gmsd, ms_ssim
 from hvsjnd_jax.priors import compute_priors
 
 Images = Float[Array, "b h w 3"]
 Losses = Float[Array, " b"]
+Keys = Key[Array, " b"]
 Terms = dict[str, Float[Array, ""]]
 
 # A hundredth of a gray level: keeps the logarithm of an amplitude finite at zero.
@@ -32,7 +34,7 @@ _TRAINING_GRADIENT_FLOOR = 1.0
 
 
 def rate_distortion_objective(
-  hvs_sd: HVSSD, images: Images, key: Array, *, config: RateDistortionConfig
+  hvs_sd: HVSSD, images: Images, keys: Keys, *, config: RateDistortionConfig
 ) -> tuple[Array, Terms]:
   """Stage 1: train_lambda · MSE + bits per pixel.
 
@@ -42,7 +44,7 @@ def rate_distortion_objective(
   Args:
     hvs_sd: The network that is trained.
     images: Crops, sides multiples of 8.
-    key: Source of the noise.
+    keys: Sources of the noise, one for each image.
     config: The trade-off.
 
   Returns:
@@ -52,14 +54,16 @@ def rate_distortion_objective(
   released training file draws the noise and leaves it unused.
   """
   feature = hvs_sd.encoder(images)
-  noisy = feature + jax.random.uniform(key, feature.shape, minval=-0.5, maxval=0.5)
+  shape = feature.shape[1:]
+  noise = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=-0.5, maxval=0.5))(keys)
+  noisy = feature + noise
   mse = jnp.square(hvs_sd.decoder(noisy) - images).mean()
   bpp = hvs_sd.bits_per_pixel(noisy).mean()
   return config.train_lambda * mse + bpp, {"mse": mse, "bpp": bpp}
 
 
 def jnd_objective(
-  model: JNDModel, images: Images, key: Array, *, config: JNDConfig
+  model: JNDModel, images: Images, keys: Keys, *, config: JNDConfig
 ) -> tuple[Array, Terms]:
   """Stage 2: hide as much noise as asked for where the perceptual domain shows it least.
 
@@ -70,7 +74,7 @@ def jnd_objective(
   Args:
     model: Trained in its generator; differentiate with respect to that alone.
     images: Crops of at least 168 pixels, sides multiples of 8.
-    key: Source of the noise signs, one map for each image.
+    keys: Sources of the noise's signs, one for each image.
     config: Weights and targets.
 
   Returns:
@@ -83,7 +87,7 @@ def jnd_objective(
   # compiler drops them.
   clean = jax.lax.stop_gradient(compute_priors(model.hvs_sd, images, attention=config.attention))
   jnd = model.generator(images, clean.attention, clean.gradient, resolution=config.resolution)
-  signs = jax.random.rademacher(key, images.shape[:3], images.dtype)
+  signs = jax.vmap(lambda key: random_signs(key, images.shape[1:3]))(keys)
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
   noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
 

@@ -36,6 +36,34 @@ def visible_jnd(jnd: Float[np.ndarray, "h w 3"]) -> tuple[Pixels, float]:
   return to_uint8(jnd / white), white
 
 
+def analysis_sheet(
+  pixels: Pixels,
+  *,
+  attention: Float[np.ndarray, "h w"],
+  jnd: Float[np.ndarray, "h w 3"],
+  distorted: Float[np.ndarray, "h w 3"],
+  note: str,
+) -> Pixels:
+  """The sheet of one image: itself, its attention, its JND map, and its distorted copy.
+
+  Args:
+    pixels: The image, uint8.
+    attention: The attention prior.
+    jnd: The map.
+    distorted: The image with the noise added.
+    note: Of the distorted copy, such as lmbda and PSNR.
+  """
+  brightened, white = visible_jnd(jnd)
+  return sheet(
+    [
+      ("image", pixels),
+      ("attention: where HVS-SD looks", jet(attention)),
+      (f"JND map, brightened: white is {255 * white:.2f} gray levels", brightened),
+      (f"distorted, {note}", to_uint8(distorted)),
+    ]
+  )
+
+
 def sheet(panels: list[tuple[str, Pixels]]) -> Pixels:
   """Lays captioned panels of one size side by side, two in a row.
 
@@ -43,10 +71,12 @@ def sheet(panels: list[tuple[str, Pixels]]) -> Pixels:
     panels: Caption and picture of each.
 
   Returns:
-    The sheet; large pictures are reduced to fit.
+    The sheet; large pictures are reduced to fit, small ones enlarged a whole number of times.
   """
   height, width = panels[0][1].shape[:2]
-  scale = min(1, _PANEL_PX / max(height, width))
+  scale = _PANEL_PX / max(height, width)
+  if scale > 1:  # whole pixels, so that small pictures show them as they are
+    scale = int(scale)
   size = (max(1, round(width * scale)), max(1, round(height * scale)))
   font = ImageFont.load_default(_FONT_PX)
   text_width = max(round(font.getlength(caption)) for caption, _ in panels)
@@ -58,6 +88,7 @@ def sheet(panels: list[tuple[str, Pixels]]) -> Pixels:
     left = _MARGIN_PX + index % 2 * cell[0]
     top = _MARGIN_PX + index // 2 * cell[1]
     draw.text((left, top + 4), caption, fill=_INK, font=font)
-    picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    picture = Image.fromarray(pixels).resize(size, resampling)
     canvas.paste(picture, (left, top + _CAPTION_PX))
   return np.asarray(canvas)

@@ -1,14 +1,23 @@
-"""Train the two stages, one after the other, and export the result.
+"""Train both stages, one after the other, and export the result.
 
-  python -m hvsjnd_jax.train --config configs/hvs_sd.py --workdir D --config.data.images=PHOTOS
-  python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
+  python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
   python -m hvsjnd_jax.train export --workdir D --out W
 
-PHOTOS is a folder of photographs, walked recursively; --config.data.tfds=NAME takes a dataset of
-TensorFlow Datasets instead. A run that was stopped goes on from
-its newest checkpoint when the same command is given again. W is what `hvsjnd_jax.load(W)`
-and `python -m hvsjnd_jax.eval --weights W` take. Every setting of a config can be
-overridden as --config.name=value.
+PHOTOS is a folder of photographs, walked recursively; --config.data.tfds=NAME takes a
+dataset of TensorFlow Datasets instead. Every setting of a config can be overridden as
+--config.name=value. W is what `hvsjnd_jax.load(W)` and `python -m hvsjnd_jax.eval --weights W`
+take.
+
+A run that was stopped goes on from its newest checkpoint when the same command is given
+again; on SIGTERM it saves first. TensorBoard shows it: tensorboard --logdir D.
+
+On many hosts, give the same command with --multihost on each, with a folder D that all of
+them see. What a pod would need, without one:
+
+  python -m hvsjnd_jax.train aot --config configs/tpu_pod.py --topology v5e:16x16
+
+The exit status is 0 when all is done, 2 when something is wrong, 130 when interrupted, and
+143 after SIGTERM.
 """
 
 import argparse
@@ -16,13 +25,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags, logging
 from ml_collections import config_flags
+from tqdm import tqdm
 
-from hvsjnd_jax.config import TrainConfig
+from hvsjnd_jax.aot import Cost, TopologyError, compile_ahead, open_topology
+from hvsjnd_jax.checkpoint import CheckpointError
+from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import DataError
-from hvsjnd_jax.training import TrainError, export, train
+from hvsjnd_jax.training import Figures, PreemptedError, TrainError, export, train
 from hvsjnd_jax.weights import WeightsError
+
+_GIB = 2**30
+# Memory of one chip, from Google's public pages on each generation.
+_CHIP_MEMORY_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,17 +50,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.action == "export":
       export(args.workdir, args.out)
       print(f"{args.out}: weights written")
+    elif args.action == "aot":
+      _compile_ahead(_load_config(args.config, overrides), args.topology)
     else:
-      _train(_load_config(args.config, overrides), args.workdir)
-  except (DataError, TrainError, WeightsError, _UsageError) as error:
+      config = _load_config(args.config, overrides)
+      if args.multihost:
+        _join()
+      _train(config, args.workdir)
+  except PreemptedError as error:
+    print(f"train: {error}; the same command goes on from there", file=sys.stderr)
+    return 143  # 128 + SIGTERM
+  except (
+    *(CheckpointError, DataError, TopologyError, TrainError, WeightsError, _UsageError),
+    OSError,
+  ) as error:
     print(f"train: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)
     return 130
-  except OSError as error:
-    print(f"train: {error}", file=sys.stderr)
-    return 2
   return 0
 
 
@@ -52,22 +77,29 @@ class _UsageError(Exception):
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+  description, _, notes = (__doc__ or "").partition("\n\n")
   parser = argparse.ArgumentParser(
     prog="python -m hvsjnd_jax.train",
-    description="Train a stage from a config, or export the weights of both stages.",
-    epilog="Any setting of the config can be overridden: --config.name=value.",
+    description=description,
+    epilog=notes,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  parser.add_argument("action", nargs="?", choices=("export",), help="write weights for eval")
   parser.add_argument(
-    "--config", metavar="FILE", help="the run: configs/hvs_sd.py, then configs/jnd.py"
+    "action",
+    nargs="?",
+    choices=("export", "aot"),
+    help="export: write weights for eval; aot: compile for TPUs that need not be there",
   )
+  parser.add_argument("--config", metavar="FILE", help="the run, such as configs/default.py")
+  parser.add_argument("--workdir", type=Path, metavar="DIR", help="working folder of both stages")
   parser.add_argument(
-    "--workdir", type=Path, required=True, metavar="DIR", help="working folder of both stages"
+    "--multihost", action="store_true", help="join the other hosts' processes (TPU pod, SLURM, ...)"
   )
   parser.add_argument(
     "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
   )
+  parser.add_argument("--topology", metavar="NAME", help="with aot: the slice, such as v5e:16x16")
   words = sys.argv[1:] if argv is None else argv
   for word in words:
     if word.startswith("--config.") and "=" not in word:
@@ -77,9 +109,14 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
   if overrides != rest:
     unknown = [word for word in rest if word not in overrides]
     parser.error(f"unknown arguments: {' '.join(unknown)} (overrides are --config.name=value)")
-  needed = "--out" if args.action == "export" else "--config"
-  if getattr(args, needed.strip("-")) is None:
-    parser.error(f"{needed} is needed")
+  needed = {
+    "export": ("workdir", "out"),
+    "aot": ("config", "topology"),
+    None: ("config", "workdir"),
+  }
+  for name in needed[args.action]:
+    if getattr(args, name) is None:
+      parser.error(f"--{name} is needed")
   return args, overrides
 
 
@@ -98,16 +135,102 @@ def _load_config(file: str, overrides: list[str]) -> TrainConfig:
   return config
 
 
-def _train(config: TrainConfig, workdir: Path) -> None:
-  def report(step: int, figures: dict[str, float]) -> None:
-    left = (config.num_steps - step) * config.batch_size / figures["images_per_second"]
-    figures = {"loss": figures["loss"]} | figures  # the loss first
-    told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    print(f"step {step}/{config.num_steps}  {told}  {left / 60:.0f} min left", flush=True)
+def _join() -> None:
+  """Joins the processes of all hosts; JAX finds them by TPU metadata, SLURM, Open MPI, ..."""
+  try:
+    jax.distributed.initialize()
+  except (RuntimeError, ValueError) as error:
+    reason = str(error).strip().partition("\n")[0]
+    raise _UsageError(f"--multihost: JAX found no other processes to join: {reason}") from None
 
-  print(f"{workdir}: stage {config.stage}; the first step waits for the compiler", flush=True)
-  train(config, workdir, report=report)
-  print(f"{workdir}: stage {config.stage} is trained, {config.num_steps} steps", flush=True)
+
+def _train(config: TrainConfig, workdir: Path) -> None:
+  with _Progress(config) as progress:
+    progress.say(f"{workdir}: training on {_describe_devices()}")
+    train(config, workdir, report=progress)
+    for stage in config.stages:
+      steps = getattr(config, stage).num_steps
+      progress.say(f"{workdir}: stage {stage} is trained, {steps} steps")
+
+
+def _describe_devices() -> str:
+  kind, count = jax.devices()[0].device_kind, jax.device_count()
+  hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+  return f"{count} {kind} device{'s' * (count > 1)}{hosts}"
+
+
+class _Progress:
+  """A line of figures now and then and, in a terminal, a bar. The first process speaks."""
+
+  def __init__(self, config: TrainConfig):
+    self._config = config
+    self._stage: Stage | None = None
+    self._bar = tqdm(disable=True)
+
+  def __enter__(self) -> "_Progress":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._bar.close()
+
+  def __call__(self, stage: Stage, step: int, figures: Figures | None) -> None:
+    if jax.process_index() > 0:
+      return
+    settings = getattr(self._config, stage)
+    if stage != self._stage:
+      self._bar.close()
+      self._stage = stage
+      self._bar = tqdm(
+        total=settings.num_steps, initial=step - 1, desc=stage, unit="step", disable=None
+      )
+    self._bar.update()
+    if figures is None:
+      return
+    terms = {"loss": figures["loss"]} | figures  # the loss first
+    rate = terms.pop("images_per_second", None)  # unknown of the first step, which compiles
+    told = [f"{name} {value:.4g}" for name, value in terms.items()]
+    if rate is not None:
+      seconds = (settings.num_steps - step) * settings.batch_size / rate
+      told += [f"{rate:.3g} images/s", f"{_describe_time(seconds)} left"]
+    self.say(f"{stage} {step}/{settings.num_steps}  {'  '.join(told)}")
+
+  def say(self, line: str) -> None:
+    """Prints a line above the bar."""
+    if jax.process_index() == 0:
+      tqdm.write(line, file=sys.stdout)
+      sys.stdout.flush()
+
+
+def _describe_time(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _compile_ahead(config: TrainConfig, topology: str) -> None:
+  devices = open_topology(topology)
+  memory = _CHIP_MEMORY_GIB.get(topology.partition(":")[0])
+  for stage in config.stages:
+    print(f"{stage}: compiling for {len(devices)} chips of {topology} ...", flush=True)
+    cost = compile_ahead(config, stage, devices)
+    print(_describe_cost(cost, memory), flush=True)
+
+
+def _describe_cost(cost: Cost, chip_memory_gib: int | None) -> str:
+  used = cost.resident_bytes + cost.temporary_bytes + cost.program_bytes
+  of_chip = f" of {chip_memory_gib}" if chip_memory_gib else ""
+  collectives = ", ".join(f"{count} {name}" for name, count in cost.collectives.items()) or "none"
+  rows = {
+    "batch": f"{cost.batch_size} crops, {cost.batch_size // cost.chips} on each chip",
+    "memory of a chip": f"{used / _GIB:.2f}{of_chip} GiB: state and crops "
+    f"{cost.resident_bytes / _GIB:.2f}, temporary {cost.temporary_bytes / _GIB:.2f}, program "
+    f"{cost.program_bytes / _GIB:.2f}",
+    "a step and chip": f"{cost.flops / 1e12:.3f} TFLOP, {cost.moved_bytes / 1e9:.1f} GB moved, "
+    f"{cost.all_reduce_bytes / 1e6:.2f} MB all-reduced",
+    "collectives": collectives,
+    "compiled in": f"{cost.compile_seconds:.0f} s",
+  }
+  return "\n".join(f"  {name + ':':<18}{value}" for name, value in rows.items())
 
 
 if __name__ == "__main__":

@@ -1,46 +1,51 @@
-"""The training loop as a library: one stage of training, from a config into a folder.
+"""The training loop as a library: stages of training, from a config into a folder.
 
 A working folder holds `hvs_sd/` and `jnd/`, one for each stage, each with `config.json`,
-`metrics.jsonl` and `checkpoints/`. Stage 2 reads stage 1's weights from there.
+`metrics.jsonl`, `sheets/`, `tensorboard/` and `checkpoints/`. Stage 2 reads stage 1's
+weights from there. Many processes (see `sharding`) run the same calls on a folder that all
+of them see.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx, traverse_util
-from jaxtyping import Array, UInt8
+from jax.sharding import Mesh
 
-from hvsjnd_jax import weights
+from hvsjnd_jax import pictures, weights
 from hvsjnd_jax.checkpoint import Checkpoints
-from hvsjnd_jax.config import Stage, TrainConfig
-from hvsjnd_jax.data import crop_stream
-from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.losses import Terms, jnd_objective, rate_distortion_objective
+from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
+from hvsjnd_jax.data import Crops, PhotoSource, crop_stream, first_crop, open_photos
+from hvsjnd_jax.estimator import JNDModel, analyze, degrade, inject, random_signs
+from hvsjnd_jax.images import Pixels, to_uint8
+from hvsjnd_jax.logbook import Logbook
+from hvsjnd_jax.losses import Terms
+from hvsjnd_jax.preemption import Preemption
+from hvsjnd_jax.sharding import copy_to_all, make_mesh, own_copy, split_batch
+from hvsjnd_jax.steps import TrainState, init_state, make_step, split_model
 
-PyTree = Any
-# On the host until the jitted step takes them.
-Crops = UInt8[np.ndarray, "b h w 3"]
-Report = Callable[[int, dict[str, float]], None]
-
-# The part of a JNDModel that a stage trains.
-_NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
+Figures = dict[str, float]
+Report = Callable[[Stage, int, Figures | None], None]
 
 _CONFIG_FILE = "config.json"
-# What may differ when a run goes on: nothing that it computes, but for where it ends.
+# What may differ when a run goes on: where it ends, where its photographs lie, and what it
+# leaves to be looked at.
 _MAY_CHANGE = (
   "num_steps",
   "log_every_steps",
+  "sheet_every_steps",
   "checkpoint_every_steps",
+  "keep_checkpoints",
+  "keep_every_steps",
   "data.images",
   "data.tfds",
   "data.threads",
@@ -51,99 +56,239 @@ class TrainError(Exception):
   """A run that cannot start or go on. The message says why, and what to do."""
 
 
-class TrainState(NamedTuple):
-  """What training changes; `ema`, the weights' moving average, is what is exported.
-
-  A checkpoint holds these and, as "frozen", the network that the stage leaves alone: a
-  run that goes on, and an export, need nothing else.
-  """
-
-  params: PyTree
-  optimizer: PyTree
-  ema: PyTree
-
-
-Step = Callable[[TrainState, int, PyTree, Crops], tuple[TrainState, Terms]]
+class PreemptedError(Exception):
+  """A run that SIGTERM ended; everything up to there is saved."""
 
 
 def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
-  """Trains one stage, going on from its newest checkpoint if there is one.
+  """Trains the stages of a config, each going on from its newest checkpoint if it has one.
+
+  Resuming is exact: on as many devices, a run that was killed ends with the bits of one
+  that was not. On another number of devices or processes it goes on with the same crops
+  and noise, and differs by rounding.
 
   Args:
     config: The run. Checked before any work.
     workdir: The working folder.
-    report: Called with the step and its figures after the first step, which waits for
-      the compiler, and then every `log_every_steps`.
+    report: Called after every step of this process with the stage, the step and, after
+      the first step and then every `log_every_steps`, figures: the means of each term
+      since they were last told.
 
   Raises:
     ValueError: If a setting is impossible.
     DataError: If there are no photographs, or one cannot be read.
-    TrainError: If stage 1 is missing for stage 2, the checkpoints are of a run with other
-      settings, or a loss is not finite.
+    CheckpointError: If the newest checkpoint is damaged.
+    TrainError: If the devices cannot share a batch, stage 1 is missing for stage 2, the
+      checkpoints are of a run with other settings, or a loss is not finite.
+    PreemptedError: On SIGTERM, after saving.
   """
   config.validate()
-  folder = workdir / config.stage
-  model = JNDModel(rngs=nnx.Rngs(config.seed))
-  checkpoints = Checkpoints(folder / "checkpoints")
-  try:
+  mesh = make_mesh()
+  for stage in config.stages:
+    check_batch(getattr(config, stage), stage, mesh)
+  with Preemption() as preemption:
+    for stage in config.stages:
+      _train_stage(config, stage, workdir, mesh, preemption, report)
+
+
+def check_batch(settings: StageConfig, stage: Stage, mesh: Mesh) -> None:
+  """Raises a TrainError where the devices cannot share a batch evenly."""
+  shares = mesh.size * settings.accumulation_steps
+  if settings.batch_size % shares:
+    raise TrainError(
+      f"config.{stage}.batch_size is {settings.batch_size}, which {mesh.size} devices times "
+      f"{settings.accumulation_steps} accumulation_steps do not divide; choose a multiple of "
+      f"{shares}"
+    )
+
+
+def build_model(config: TrainConfig) -> JNDModel:
+  """Both networks with initial weights, as the config wants them trained."""
+  dtype = jnp.bfloat16 if config.compute_dtype == "bfloat16" else None
+  return JNDModel(
+    resolution=config.jnd.resolution,
+    attention=config.jnd.attention,
+    dtype=dtype,
+    rngs=nnx.Rngs(config.seed),
+  )
+
+
+def _train_stage(
+  config: TrainConfig,
+  stage: Stage,
+  workdir: Path,
+  mesh: Mesh,
+  preemption: Preemption,
+  report: Report,
+) -> None:
+  settings: StageConfig = getattr(config, stage)
+  folder = workdir / stage
+  with ExitStack() as stack:
+    checkpoints = stack.enter_context(
+      Checkpoints(
+        folder / "checkpoints",
+        keep=config.keep_checkpoints,
+        keep_every_steps=config.keep_every_steps,
+      )
+    )
+    # In order: the settings, the state, and the stream, which follows from the step.
     step = checkpoints.latest_step() or 0
     if step:
-      _check_same_run(config, folder)
-    elif config.stage == "jnd":
+      _check_same_run(config, stage, folder)
+      if step >= settings.num_steps:
+        return
+    photos = open_photos(config.data)
+    model = build_model(config)
+    nnx.update(model, copy_to_all(nnx.state(model), mesh))
+    if not step and stage == "jnd":
       restore_weights(model, workdir, "hvs_sd")
-    graph, params, frozen = nnx.split(model, nnx.PathContains(_NETWORK[config.stage]), ...)
-    optimizer = make_optimizer(config)
-    run_step = make_step(config, graph, optimizer)
-    # The average starts as a copy: a donated buffer must not stand in the state twice.
-    state = TrainState(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
+    graph, params, frozen = split_model(model, stage)
+    state = copy_to_all(init_state(params, settings), mesh)
     if step:
       restored = checkpoints.restore(step, frozen=frozen, **state._asdict())
       frozen = restored.pop("frozen")
       state = TrainState(**restored)
-    batches = crop_stream(
-      config.data, batch_size=config.batch_size, seed=config.seed, first_step=step
-    )
+    run_step = make_step(config, stage, graph, mesh)
+    stream = _open_stream(config, stage, photos, first_step=step)
 
-    _write_config(config, folder)
-    with (folder / "metrics.jsonl").open("a") as log:
-      first_step, logged_step, logged_time = step + 1, step, time.perf_counter()
-      while step < config.num_steps:
-        state, terms = run_step(state, step, frozen, next(batches))
-        step += 1
-        last = step == config.num_steps
-        logs = last or step == first_step or step % config.log_every_steps == 0
-        saves = last or step % config.checkpoint_every_steps == 0
-        if not (logs or saves):
-          continue
-        figures = {name: float(value) for name, value in terms.items()}
-        bad = [name for name, value in figures.items() if not math.isfinite(value)]
-        if bad:
-          raise TrainError(
-            f"{', '.join(bad)} not finite at step {step}; the newest checkpoint is of step "
-            f"{checkpoints.latest_step()}. A lower optimizer.learning_rate may help."
-          )
-        if logs:
-          now = time.perf_counter()
-          images = (step - logged_step) * config.batch_size
-          figures["images_per_second"] = images / (now - logged_time)
-          logged_step, logged_time = step, now
-          log.write(json.dumps({"step": step, **figures}) + "\n")
-          log.flush()
-          report(step, figures)
-        if saves:
-          checkpoints.save(step, frozen=frozen, **state._asdict())
-  finally:
-    checkpoints.close()
+    log = None
+    if jax.process_index() == 0:
+      _write_config(config, stage, folder)
+      log = stack.enter_context(Logbook(folder, step=step))
+    first_step = step + 1
+    unread = _Unread()
+    while step < settings.num_steps:
+      crops = next(stream)
+      state, terms = run_step(state, step, frozen, split_batch(crops, mesh))
+      step += 1
+      unread.append(step, terms, crops)
+      last = step == settings.num_steps
+      stops = preemption.reached()
+      logs = last or step == first_step or step % config.log_every_steps == 0
+      saves = last or stops or step % config.checkpoint_every_steps == 0
+      if logs or saves:
+        try:
+          unread.read()
+        except _NotFiniteError as error:
+          raise TrainError(_explain_not_finite(error, photos, checkpoints)) from None
+      figures = unread.take_means(settings.batch_size) if logs else None
+      report(stage, step, figures)
+      if log and figures:
+        log.write(step, figures)
+      if log and (last or step % config.sheet_every_steps == 0):
+        averaged = nnx.merge(graph, own_copy(state.ema), own_copy(frozen))
+        log.write_sheet(step, _draw_sheet(averaged, stage, config, photos))
+      if saves:
+        checkpoints.save(step, frozen=frozen, **state._asdict())
+      if stops and not last:
+        raise PreemptedError(f"stopped by SIGTERM; step {step} of stage {stage!r} is saved")
 
 
-def _check_same_run(config: TrainConfig, folder: Path) -> None:
+def _open_stream(
+  config: TrainConfig, stage: Stage, photos: PhotoSource, *, first_step: int
+) -> Iterator[Crops]:
+  settings: StageConfig = getattr(config, stage)
+  return crop_stream(
+    photos,
+    config.data,
+    crop_px=settings.crop_px,
+    batch_size=settings.batch_size,
+    seed=config.seed,
+    first_step=first_step,
+    process=jax.process_index(),
+    processes=jax.process_count(),
+  )
+
+
+class _NotFiniteError(Exception):
+  """Terms of a step that are not finite."""
+
+  def __init__(self, names: list[str], step: int, photos: np.ndarray):
+    super().__init__()
+    self.names, self.step, self.photos = names, step, photos
+
+
+class _Unread:
+  """The terms of steps that may still be running, so that no step waits to be read."""
+
+  class _Row(NamedTuple):
+    step: int
+    terms: Terms
+    photos: np.ndarray
+
+  def __init__(self):
+    self._rows: list[_Unread._Row] = []
+    self._read: list[Figures] = []
+    self._started: float | None = None
+
+  def append(self, step: int, terms: Terms, crops: Crops) -> None:
+    self._rows.append(self._Row(step, terms, crops.photos))
+
+  def read(self) -> None:
+    """Waits for every step so far.
+
+    Raises:
+      _NotFiniteError: At the first step with a term that is not finite.
+    """
+    for row in self._rows:
+      figures = {name: float(value) for name, value in row.terms.items()}
+      if bad := [name for name, value in figures.items() if not math.isfinite(value)]:
+        raise _NotFiniteError(bad, row.step, row.photos)
+      self._read.append(figures)
+    self._rows.clear()
+
+  def take_means(self, batch_size: int) -> Figures:
+    """Means since the last call; images a second but for the first, which compiles."""
+    means = {name: float(np.mean([row[name] for row in self._read])) for name in self._read[0]}
+    now = time.perf_counter()
+    if self._started is not None:
+      means["images_per_second"] = len(self._read) * batch_size / (now - self._started)
+    self._started = now
+    self._read.clear()
+    return means
+
+
+def _explain_not_finite(
+  error: _NotFiniteError, photos: PhotoSource, checkpoints: Checkpoints
+) -> str:
+  names = sorted({photos.name(int(index)) for index in error.photos})
+  shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+  latest = checkpoints.latest_step()
+  kept = f"the checkpoint of step {latest} is kept" if latest else "no checkpoint was made yet"
+  return (
+    f"{', '.join(error.names)} not finite at step {error.step}, on a batch of {shown}; {kept}. "
+    "A lower learning_rate may help."
+  )
+
+
+def _draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: PhotoSource) -> Pixels:
+  """What the averaged weights make of the run's first crop: the same each time."""
+  crop_px = getattr(config, stage).crop_px
+  pixels = first_crop(photos, config.data, crop_px=crop_px, seed=config.seed).pixels
+  image = pixels[None].astype(np.float32) / 255
+  if stage == "hvs_sd":
+    degraded = to_uint8(np.asarray(degrade(model, image)[0]))
+    return pictures.sheet([("image", pixels), ("x2: after degradation", degraded)])
+  analysis = analyze(model, image)
+  signs = random_signs(jax.random.key(config.seed), pixels.shape[:2])
+  distorted = inject(image, analysis.jnd, signs, lmbda=config.jnd.lmbda)
+  return pictures.analysis_sheet(
+    pixels,
+    attention=np.asarray(analysis.priors.attention[0, ..., 0]),
+    jnd=np.asarray(analysis.jnd[0]),
+    distorted=np.asarray(distorted[0]),
+    note=f"lmbda {config.jnd.lmbda:g}",
+  )
+
+
+def _check_same_run(config: TrainConfig, stage: Stage, folder: Path) -> None:
   """Refuses to go on with settings that the checkpoints were not made with."""
   saved = _flatten(read_config(folder))
-  given = _flatten(dataclasses.asdict(config))
+  given = _flatten(_settings_of(config, stage))
   changed = [
     f"{name} was {saved.get(name)!r} and is {value!r}"
     for name, value in given.items()
-    if name not in _MAY_CHANGE and saved.get(name) != value
+    if name.removeprefix(f"{stage}.") not in _MAY_CHANGE and saved.get(name) != value
   ]
   if changed:
     raise TrainError(
@@ -152,14 +297,25 @@ def _check_same_run(config: TrainConfig, folder: Path) -> None:
     )
 
 
+def _settings_of(config: TrainConfig, stage: Stage) -> dict[str, Any]:
+  """What a stage is trained with: all settings but the choice of stages and the other's."""
+  settings = dataclasses.asdict(config)
+  for name in ("stage", *get_args(Stage)):
+    if name != stage:
+      del settings[name]
+  return settings
+
+
 def read_config(folder: Path) -> dict[str, Any]:
   """The settings that a stage was last trained with, as they were written."""
   return json.loads((folder / _CONFIG_FILE).read_text())
 
 
-def _write_config(config: TrainConfig, folder: Path) -> None:
-  text = json.dumps(dataclasses.asdict(config), indent=2)
-  (folder / _CONFIG_FILE).write_text(text + "\n")
+def _write_config(config: TrainConfig, stage: Stage, folder: Path) -> None:
+  text = json.dumps(_settings_of(config, stage), indent=2)
+  partial = folder / f"{_CONFIG_FILE}.partial"
+  partial.write_text(text + "\n")
+  partial.replace(folder / _CONFIG_FILE)  # a killed run leaves the old one or the new one
 
 
 def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +333,7 @@ def export(workdir: Path, out: Path) -> None:
 
   Raises:
     TrainError: If a stage is missing.
+    CheckpointError: If a newest checkpoint is damaged.
     WeightsError: If the folder cannot be written.
   """
   model = JNDModel(rngs=nnx.Rngs(0))
@@ -206,20 +363,18 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> int:
 
   Raises:
     TrainError: If the stage has no checkpoint.
+    CheckpointError: If it is damaged.
   """
   folder = workdir / stage / "checkpoints"
   if not folder.is_dir():
     raise TrainError(_missing_stage(workdir, stage))
-  checkpoints = Checkpoints(folder)
-  try:
+  with Checkpoints(folder) as checkpoints:
     step = checkpoints.latest_step()
     if step is None:
       raise TrainError(_missing_stage(workdir, stage))
-    _, trained, frozen = nnx.split(model, nnx.PathContains(_NETWORK[stage]), ...)
+    _, trained, frozen = split_model(model, stage)
     restored = checkpoints.restore(step, ema=trained, frozen=frozen)
     nnx.update(model, restored["ema"], restored["frozen"])
-  finally:
-    checkpoints.close()
   return step
 
 
@@ -228,51 +383,3 @@ def _missing_stage(workdir: Path, stage: Stage) -> str:
     f"no checkpoint of stage {stage!r} in {workdir}; train it first: "
     f"python -m hvsjnd_jax.train --config configs/{stage}.py --workdir {workdir}"
   )
-
-
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-  """Adam after clipping by the global norm; warm-up, then cosine decay to 1/100."""
-  settings = config.optimizer
-  schedule = optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=settings.learning_rate,
-    warmup_steps=settings.warmup_steps,
-    decay_steps=config.num_steps,
-    end_value=settings.learning_rate / 100,
-  )
-  return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(schedule))
-
-
-def make_step(
-  config: TrainConfig, graph: nnx.GraphDef, optimizer: optax.GradientTransformation
-) -> Step:
-  """Builds the jitted update: (state, step, frozen, uint8 crops) → (state, terms).
-
-  The state's buffers are donated: the old state cannot be used afterwards. The noise of
-  a step follows from the seed and the step alone.
-  """
-  noise_key = jax.random.key(config.seed)
-
-  def objective(params: PyTree, frozen: PyTree, images: Array, key: Array):
-    model = nnx.merge(graph, params, frozen)
-    if config.stage == "hvs_sd":
-      return rate_distortion_objective(model.hvs_sd, images, key, config=config.hvs_sd)
-    return jnd_objective(model, images, key, config=config.jnd)
-
-  @functools.partial(jax.jit, donate_argnums=0)
-  def run_step(
-    state: TrainState, step: int, frozen: PyTree, crops: Crops
-  ) -> tuple[TrainState, Terms]:
-    images = jnp.asarray(crops, jnp.float32) / 255
-    key = jax.random.fold_in(noise_key, step)
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (total, terms), grads = gradient(state.params, frozen, images, key)
-    updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
-    # Young averages follow fast, so that the start does not weigh on them.
-    decay = jnp.minimum(config.optimizer.ema_decay, (1 + step) / (10 + step))
-    ema = optax.incremental_update(params, state.ema, 1 - decay)
-    terms = {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
-    return TrainState(params, opt_state, ema), terms
-
-  return run_step

@@ -1,0 +1,13 @@
+"""Both stages, one after the other, as the default weights were trained.
+
+python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
+
+Cost: an hour and a half on two CPU cores; what each stage costs and gives stands in
+configs/hvs_sd.py and configs/jnd.py, which train one alone.
+"""
+
+from hvsjnd_jax.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+  return TrainConfig()

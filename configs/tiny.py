@@ -1,0 +1,17 @@
+"""Both stages in small, on pictures drawn at random: to see the trainer work.
+
+python -m hvsjnd_jax.train --config configs/tiny.py --workdir D
+"""
+
+from hvsjnd_jax.config import DataConfig, JNDConfig, RateDistortionConfig, TrainConfig
+
+
+def get_config() -> TrainConfig:
+  return TrainConfig(
+    log_every_steps=5,
+    sheet_every_steps=20,
+    checkpoint_every_steps=5,
+    data=DataConfig(synthetic=16),
+    hvs_sd=RateDistortionConfig(num_steps=40, crop_px=64, warmup_steps=5),
+    jnd=JNDConfig(num_steps=20, crop_px=168, batch_size=1, warmup_steps=5),
+  )

@@ -1,0 +1,22 @@
+"""Both stages on a TPU v5e pod slice of 256 chips, at the paper's crop of 176.
+
+On every host of the slice, with D on a file system that all of them see:
+
+python -m hvsjnd_jax.train --multihost --config configs/tpu_pod.py --workdir D \
+  --config.data.tfds=PHOTOS
+"""
+
+from hvsjnd_jax.config import DataConfig, JNDConfig, RateDistortionConfig, TrainConfig
+
+
+def get_config() -> TrainConfig:
+  return TrainConfig(
+    compute_dtype="bfloat16",
+    checkpoint_every_steps=200,
+    keep_every_steps=2_000,
+    data=DataConfig(threads=32),
+    hvs_sd=RateDistortionConfig(
+      num_steps=10_000, crop_px=176, batch_size=4096, learning_rate=1e-3, warmup_steps=500
+    ),
+    jnd=JNDConfig(num_steps=5_000, batch_size=4096, learning_rate=2e-3, warmup_steps=500),
+  )
