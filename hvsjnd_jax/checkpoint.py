@@ -109,11 +109,8 @@ class Checkpoints:
         self._read(older, like)
       except Exception:
         continue
-      return (
-        f"The checkpoint of step {older} is whole: delete the folder of step {step} and all "
-        "later ones, and the same command goes on from there."
-      )
-    return "No older checkpoint is whole: choose another --workdir, or delete this one's stage."
+      return f"That of step {older} is whole: delete this folder, and the run goes on from there."
+    return "No older one is whole: choose another --workdir, or delete the stage's folder."
 
 
 def _hash_leaves(tree: PyTree) -> dict[str, str]:

@@ -14,6 +14,7 @@ from hvsjnd_jax.hvs_sd import STRIDE
 from hvsjnd_jax.priors import AttentionLayer
 
 Stage = Literal["hvs_sd", "jnd"]
+StageChoice = Literal["hvs_sd", "jnd", "both"]
 ComputeDtype = Literal["float32", "bfloat16"]
 # A setting's name, what holds of its value, and that in words.
 _Rule = tuple[str, Callable[[Any], bool], str]
@@ -89,7 +90,7 @@ class JNDConfig(StageConfig):
 class TrainConfig:
   """One run: stage 1, stage 2, or both, one after the other."""
 
-  stage: Stage | Literal["both"] = "both"
+  stage: StageChoice = "both"
   seed: int = 0  # of initial weights, crops and noise
   compute_dtype: ComputeDtype = "float32"  # of the layers; parameters are always float32
   log_every_steps: int = 50
@@ -125,7 +126,7 @@ class TrainConfig:
     data = self.data
     one_source = sum(map(bool, (data.images, data.tfds, data.synthetic))) == 1
     rules: list[_Rule] = [
-      ("stage", lambda value: value in (*get_args(Stage), "both"), "'hvs_sd', 'jnd' or 'both'"),
+      ("stage", lambda value: value in get_args(StageChoice), _either(StageChoice)),
       ("seed", lambda value: 0 <= value < 2**32, "in [0, 2^32)"),
       ("compute_dtype", lambda value: value in get_args(ComputeDtype), _either(ComputeDtype)),
       ("log_every_steps", counts, "at least 1"),

@@ -24,6 +24,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import jax
 from absl import flags, logging
@@ -32,8 +33,10 @@ from tqdm import tqdm
 
 from hvsjnd_jax.aot import Cost, TopologyError, compile_ahead, open_topology
 from hvsjnd_jax.checkpoint import CheckpointError
-from hvsjnd_jax.config import Stage, TrainConfig
+from hvsjnd_jax.config import ComputeDtype, Stage, StageChoice, TrainConfig
 from hvsjnd_jax.data import DataError
+from hvsjnd_jax.generator import Resolution
+from hvsjnd_jax.priors import AttentionLayer
 from hvsjnd_jax.training import Figures, PreemptedError, TrainError, export, train
 from hvsjnd_jax.weights import WeightsError
 
@@ -121,6 +124,9 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _load_config(file: str, overrides: list[str]) -> TrainConfig:
+  for option in (StageChoice, ComputeDtype, Resolution, AttentionLayer):
+    parser = flags.EnumParser(get_args(option))
+    config_flags.register_flag_parser_for_type(option, parser)
   words = ["train", f"--config={file}", *overrides]
   values = flags.FlagValues()
   flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
@@ -146,7 +152,9 @@ def _join() -> None:
 
 def _train(config: TrainConfig, workdir: Path) -> None:
   with _Progress(config) as progress:
-    progress.say(f"{workdir}: training on {_describe_devices()}")
+    progress.say(
+      f"{workdir}: training on {_describe_devices()}; the first step of a stage compiles"
+    )
     train(config, workdir, report=progress)
     for stage in config.stages:
       steps = getattr(config, stage).num_steps
@@ -186,10 +194,11 @@ class _Progress:
     self._bar.update()
     if figures is None:
       return
-    terms = {"loss": figures["loss"]} | figures  # the loss first
-    rate = terms.pop("images_per_second", None)  # unknown of the first step, which compiles
-    told = [f"{name} {value:.4g}" for name, value in terms.items()]
-    if rate is not None:
+    names = sorted(figures.keys() - {"images_per_second"})
+    names.sort(key=lambda name: (name != "loss", name == "gradient_norm"))
+    told = [f"{name} {figures[name]:.4g}" for name in names]
+    # The first step, which compiles, has no rate.
+    if rate := figures.get("images_per_second"):
       seconds = (settings.num_steps - step) * settings.batch_size / rate
       told += [f"{rate:.3g} images/s", f"{_describe_time(seconds)} left"]
     self.say(f"{stage} {step}/{settings.num_steps}  {'  '.join(told)}")
@@ -208,6 +217,7 @@ def _describe_time(seconds: float) -> str:
 
 
 def _compile_ahead(config: TrainConfig, topology: str) -> None:
+  jax.config.update("jax_platforms", "cpu")  # nothing is run: a TPU that is there stays free
   devices = open_topology(topology)
   memory = _CHIP_MEMORY_GIB.get(topology.partition(":")[0])
   for stage in config.stages:

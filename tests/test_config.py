@@ -22,30 +22,62 @@ def load(file: Path) -> TrainConfig:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_shipped_configs_need_photographs_alone(file: Path):
   config = load(file)
+  if file.stem == "tiny":  # and the smallest not even them
+    config.validate()
+    return
+  with pytest.raises(ValueError, match=r"config\.data\.images must be a folder"):
+    config.validate()
   config.data.images = "photos"
   config.validate()
+
+
+def test_both_stages_are_trained_by_default():
+  assert TrainConfig().stages == TrainConfig(stage="both").stages == ("hvs_sd", "jnd")
+  assert TrainConfig(stage="jnd").stages == ("jnd",)
+
+
+@pytest.mark.parametrize(
+  ("images", "tfds", "synthetic"),
+  [("", "", 0), ("photos", "coco", 0), ("photos", "", 3), ("", "coco", 3), ("photos", "coco", 3)],
+)
+def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int):
+  config = TrainConfig()
+  config.data.images, config.data.tfds, config.data.synthetic = images, tfds, synthetic
+  with pytest.raises(ValueError, match="one of the three"):
+    config.validate()
 
 
 @pytest.mark.parametrize(
   ("name", "value"),
   [
-    ("stage", "both"),
-    ("batch_size", 0),
-    ("num_steps", 0),
+    ("stage", "all"),
+    ("seed", -1),
+    ("seed", 2**32),
+    ("compute_dtype", "float16"),
     ("log_every_steps", 0),
+    ("sheet_every_steps", 0),
     ("checkpoint_every_steps", -1),
+    ("keep_checkpoints", 0),
+    ("keep_every_steps", -1),
     ("data.images", ""),
-    ("data.crop_px", 100),
-    ("data.crop_px", 160),  # too small for MS-SSIM
+    ("data.synthetic", -1),
     ("data.min_scale", 0.0),
     ("data.max_scale", 0.5),
     ("data.threads", 0),
-    ("optimizer.learning_rate", 0.0),
-    ("optimizer.learning_rate", float("nan")),
-    ("optimizer.warmup_steps", 10_000),
-    ("optimizer.clip_norm", 0.0),
-    ("optimizer.ema_decay", 1.0),
     ("hvs_sd.train_lambda", -1.0),
+    ("hvs_sd.crop_px", 100),
+    ("hvs_sd.crop_px", 0),
+    ("hvs_sd.accumulation_steps", 3),  # of a batch of 4
+    ("jnd.num_steps", 0),
+    ("jnd.crop_px", 160),  # too small for MS-SSIM
+    ("jnd.learning_rate", 0.0),
+    ("jnd.learning_rate", float("nan")),
+    ("jnd.batch_size", 0),
+    ("jnd.accumulation_steps", 0),
+    ("jnd.accumulation_steps", 8),
+    ("jnd.warmup_steps", 3_200),  # all of them
+    ("jnd.clip_norm", 0.0),
+    ("jnd.ema_decay", 1.0),
     ("jnd.lmbda", 0.0),
     ("jnd.magnitude_target", 0.0),
     ("jnd.quality_weight", -1.0),
@@ -55,7 +87,7 @@ def test_shipped_configs_need_photographs_alone(file: Path):
   ],
 )
 def test_impossible_value_is_named(name: str, value: object):
-  config = TrainConfig(stage="jnd")
+  config = TrainConfig()
   config.data.images = "photos"
   config.validate()
   *path, leaf = name.split(".")

@@ -102,45 +102,78 @@ def test_quality_loss_is_zero_for_equal_images(draw_images: DrawImages):
   assert darker > 0.01
 
 
-def test_rate_distortion_objective(small_hvs_sd: HVSSD, draw_images: DrawImages):
-  images = draw_images(2, 16, 24)
-  config = RateDistortionConfig(train_lambda=128.0)
+def draw_keys(*seeds: int) -> jax.Array:
+  return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
 
+
+RunRateDistortion = Callable[[jax.Array, jax.Array], tuple[jax.Array, losses.Terms]]
+
+
+@pytest.fixture(scope="module")
+def run_rate_distortion(small_hvs_sd: HVSSD) -> RunRateDistortion:
   @jax.jit
-  def objective(hvs_sd: HVSSD, key: jax.Array) -> tuple[jax.Array, losses.Terms]:
-    return losses.rate_distortion_objective(hvs_sd, images, key, config=config)
+  def run(images: jax.Array, keys: jax.Array) -> tuple[jax.Array, losses.Terms]:
+    config = RateDistortionConfig(train_lambda=128.0)
+    return losses.rate_distortion_objective(small_hvs_sd, images, keys, config=config)
 
-  total, terms = objective(small_hvs_sd, jax.random.key(0))
+  return run
+
+
+def test_rate_distortion_objective(run_rate_distortion: RunRateDistortion, draw_images: DrawImages):
+  images = draw_images(2, 16, 24)
+  total, terms = run_rate_distortion(images, draw_keys(0, 1))
   assert terms.keys() == {"mse", "bpp"}
   assert total.shape == terms["mse"].shape == terms["bpp"].shape == ()
   assert jnp.isfinite(total)
   np.testing.assert_allclose(total, 128 * terms["mse"] + terms["bpp"], rtol=SUM)
 
-  # The noise is used, in the distortion and in the rate, and comes from the key alone.
-  again, other = (objective(small_hvs_sd, jax.random.key(seed))[1] for seed in (0, 1))
+  # The noise is used, in the distortion and in the rate, and comes from the keys alone.
+  _, again = run_rate_distortion(images, draw_keys(0, 1))
+  for keys in (draw_keys(0, 2), draw_keys(2, 1), draw_keys(1, 0)):
+    _, other = run_rate_distortion(images, keys)
+    for name, value in terms.items():
+      assert again[name] == value
+      assert other[name] != value
+
+
+def test_rate_distortion_of_a_batch_is_the_mean_of_its_images(
+  run_rate_distortion: RunRateDistortion, draw_images: DrawImages
+):
+  images, keys = draw_images(3, 16, 24), draw_keys(5, 6, 7)
+  batch = run_rate_distortion(images, keys)
+  alone = [run_rate_distortion(images[i : i + 1], keys[i : i + 1]) for i in range(3)]
+  assert_is_mean(batch, alone)
+
+
+def assert_is_mean(batch: tuple, alone: list[tuple]) -> None:
+  total, terms = batch
+  np.testing.assert_allclose(total, np.mean([one for one, _ in alone]), rtol=SUM)
   for name, value in terms.items():
-    assert again[name] == value
-    assert other[name] != value
+    np.testing.assert_allclose(value, np.mean([one[name] for _, one in alone]), rtol=SUM)
+
+
+RunJND = Callable[[jax.Array, jax.Array], tuple]
 
 
 @pytest.fixture(scope="module")
-def run_jnd_objective(model: JNDModel) -> Callable[[jax.Array], tuple]:
-  """(Total, terms) and the generator's gradient, for one image of 168x168."""
+def run_jnd_objective(model: JNDModel) -> RunJND:
+  """(Total, terms) and the generator's gradient."""
   graph, generator, frozen = nnx.split(model, nnx.PathContains("generator"), ...)
 
   @jax.jit
-  def run(images: jax.Array) -> tuple:
+  def run(images: jax.Array, keys: jax.Array) -> tuple:
     def objective(generator: nnx.State) -> tuple[jax.Array, losses.Terms]:
       merged = nnx.merge(graph, generator, frozen)
-      return losses.jnd_objective(merged, images, jax.random.key(0), config=CONFIG)
+      return losses.jnd_objective(merged, images, keys, config=CONFIG)
 
     return jax.value_and_grad(objective, has_aux=True)(generator)
 
   return run
 
 
-def test_jnd_objective(run_jnd_objective: Callable[[jax.Array], tuple], draw_images: DrawImages):
-  (total, terms), gradient = run_jnd_objective(draw_images(1, 168, 168))
+def test_jnd_objective(run_jnd_objective: RunJND, draw_images: DrawImages):
+  images = draw_images(1, 168, 168)
+  (total, terms), gradient = run_jnd_objective(images, draw_keys(0))
   assert terms.keys() == {"magnitude", "quality", "attention", "visibility"}
   want = sum(getattr(CONFIG, f"{name}_weight") * value for name, value in terms.items())
   np.testing.assert_allclose(total, want, rtol=SUM)
@@ -151,10 +184,27 @@ def test_jnd_objective(run_jnd_objective: Callable[[jax.Array], tuple], draw_ima
     assert jnp.isfinite(leaf).all()
     assert (leaf != 0).any()
 
+  # The signs come from the key, and matter where the distorted image does.
+  (_, other), _ = run_jnd_objective(images, draw_keys(1))
+  assert {name for name, value in terms.items() if other[name] != value} == {
+    "quality",
+    "attention",
+  }
+
+
+def test_jnd_objective_of_a_batch_is_the_mean_of_its_images(
+  run_jnd_objective: RunJND, draw_images: DrawImages
+):
+  images, keys = draw_images(2, 168, 168), draw_keys(5, 6)
+  batch, _ = run_jnd_objective(images, keys)
+  alone = [run_jnd_objective(images[i : i + 1], keys[i : i + 1])[0] for i in range(2)]
+  assert_is_mean(batch, alone)
+
 
 @pytest.mark.parametrize("index", [0, 1, 2], ids=["black", "grey", "white"])
 def test_jnd_objective_on_flat_images_is_finite(
-  run_jnd_objective: Callable[[jax.Array], tuple], flat_images: FlatImages, index: int
+  run_jnd_objective: RunJND, flat_images: FlatImages, index: int
 ):
-  for leaf in jax.tree.leaves(run_jnd_objective(flat_images(168)[index : index + 1])):
+  image = flat_images(168)[index : index + 1]
+  for leaf in jax.tree.leaves(run_jnd_objective(image, draw_keys(0))):
     assert jnp.isfinite(leaf).all()

@@ -48,16 +48,28 @@ def _panels(height: int, width: int, caption: str = "caption") -> list:
   return [(caption, np.full((height, width, 3), color, np.uint8)) for color in COLORS]
 
 
-def test_sheet_holds_every_panel_at_its_size():
-  sheet = pictures.sheet(_panels(40, 100))
+@pytest.mark.parametrize(
+  ("height", "width", "scale"), [(40, 100, 5), (290, 270, 1), (560, 300, 1), (900, 1120, 0.5)]
+)
+def test_sheet_holds_every_panel_at_its_size(height: int, width: int, scale: float):
+  sheet = pictures.sheet(_panels(height, width))
+  size = (scale * height, scale * width)
   assert sheet.dtype == np.uint8
   corners = []
   for color in COLORS:
     rows, columns = np.nonzero((sheet == color).all(axis=-1))
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1, len(rows)) == (40, 100, 4000)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1, len(rows)) == (*size, size[0] * size[1])
     corners.append((rows[0], columns[0]))
   (top, left), (bottom, right) = corners[0], corners[3]
   assert corners == [(top, left), (top, right), (bottom, left), (bottom, right)]
+
+
+def test_small_panels_show_whole_pixels():
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)
+  sheet = pictures.sheet([("caption", pixels)])
+  enlarged = pixels.repeat(28, axis=0).repeat(28, axis=1)  # 560 pixels at most
+  top, left = 12 + 34, 12
+  np.testing.assert_array_equal(sheet[top : top + 560, left : left + 448], enlarged)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import hvsjnd_jax
 
 ROOT = Path(__file__).parents[1]
 
-PAGES = (Path("README.md"), Path("hvsjnd_jax/assets/default/README.md"))
+PAGES = tuple(map(Path, ("README.md", "docs/training.md", "hvsjnd_jax/assets/default/README.md")))
 
 # From the inside out: a module imports earlier ones only.
 MODULES = (
@@ -21,7 +21,8 @@ MODULES = (
   # the method
   *("priors", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "weights", "dataset", "data", "checkpoint", "training"),
+  *("images", "pictures", "weights", "dataset", "data", "sharding", "steps"),
+  *("checkpoint", "preemption", "logbook", "training", "aot"),
   # commands
   *("eval", "train"),
 )

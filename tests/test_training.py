@@ -1,35 +1,46 @@
-"""Both stages of training in small, stopped and resumed, and the command around them."""
+"""Both stages of training in small, stopped and resumed."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh, Mesh
 from PIL import Image
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.config import Stage, TrainConfig
+from hvsjnd_jax.config import (
+  JNDConfig,
+  RateDistortionConfig,
+  Stage,
+  StageChoice,
+  TrainConfig,
+)
 from hvsjnd_jax.data import DataError
 from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.images import read_image
 from hvsjnd_jax.train import main
 from hvsjnd_jax.training import (
+  Figures,
+  PreemptedError,
   TrainError,
-  TrainState,
+  check_batch,
   export,
-  make_optimizer,
-  make_step,
+  read_config,
   restore_weights,
   train,
 )
 
-ROOT = Path(__file__).parents[1]
 STEPS = 4
+MakeConfig = Callable[[StageChoice], TrainConfig]
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +54,42 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_config(photos: Path) -> Callable[[Stage], TrainConfig]:
-  def make(stage: Stage) -> TrainConfig:
+def make_config(photos: Path) -> MakeConfig:
+  def make(stage: StageChoice) -> TrainConfig:
+    small: dict[str, Any] = {"num_steps": STEPS, "batch_size": 1, "warmup_steps": 1}
     config = TrainConfig(
-      stage=stage, batch_size=1, num_steps=STEPS, log_every_steps=1, checkpoint_every_steps=2
+      stage=stage,
+      log_every_steps=1,
+      checkpoint_every_steps=2,
+      hvs_sd=RateDistortionConfig(crop_px=16, **small),
+      jnd=JNDConfig(crop_px=168, **small),
     )
     config.data.images = str(photos)
-    config.data.crop_px = 16 if stage == "hvs_sd" else 168
-    config.optimizer.warmup_steps = 1
     return config
 
   return make
 
 
-def ignore(step: int, figures: dict[str, float]) -> None:
-  del step, figures
+class Reports(list[tuple[Stage, int]]):
+  """The steps that were reported; something may be done at one of them."""
+
+  def __init__(self, at: tuple[Stage, int] | None = None, do: Callable[[], None] | None = None):
+    super().__init__()
+    self._at, self._do = at, do
+
+  def __call__(self, stage: Stage, step: int, figures: Figures | None) -> None:
+    self.append((stage, step))
+    if self._do and (stage, step) == self._at:
+      self._do()
 
 
 @pytest.fixture(scope="module")
-def workdir(
-  tmp_path_factory: pytest.TempPathFactory, make_config: Callable[[Stage], TrainConfig]
-) -> Path:
+def workdir(tmp_path_factory: pytest.TempPathFactory, make_config: MakeConfig) -> Path:
   """Both stages, trained for a few steps without a stop."""
   folder = tmp_path_factory.mktemp("run")
-  train(make_config("hvs_sd"), folder, report=ignore)
-  train(make_config("jnd"), folder, report=ignore)
+  reports = Reports()
+  train(make_config("both"), folder, report=reports)
+  assert reports == [(stage, i + 1) for stage in ("hvs_sd", "jnd") for i in range(STEPS)]
   return folder
 
 
@@ -78,48 +100,96 @@ def read_weights(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
+  """The figures, but for how quick it went."""
+  rows = [json.loads(row) for row in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
+  for row in rows:
+    row.pop("images_per_second", None)
+  return rows
+
+
+def assert_same_run(workdir: Path, other: Path, stage: Stage) -> None:
+  assert read_rows(workdir, stage) == read_rows(other, stage)
+  want = read_weights(other, stage)
+  for name, leaf in read_weights(workdir, stage).items():
+    np.testing.assert_array_equal(leaf, want[name], err_msg=name)
+
+
 @pytest.mark.parametrize(
   ("stage", "stopped_at"), [("hvs_sd", 1), ("hvs_sd", 3), ("jnd", 3)], ids=lambda value: value
 )
 def test_stopped_run_ends_as_the_straight_one(
-  workdir: Path,
-  make_config: Callable[[Stage], TrainConfig],
-  tmp_path: Path,
-  stage: Stage,
-  stopped_at: int,
+  workdir: Path, make_config: MakeConfig, tmp_path: Path, stage: Stage, stopped_at: int
 ):
   class StopError(Exception):
     pass
 
-  def stop(step: int, figures: dict[str, float]) -> None:
-    if step == stopped_at:
-      raise StopError
+  def stop() -> None:
+    raise StopError
 
+  config = make_config(stage)
   if stage == "jnd":
     shutil.copytree(workdir / "hvs_sd", tmp_path / "hvs_sd")
+    config.stage = "both"  # of which the first is done
   with pytest.raises(StopError):
-    train(make_config(stage), tmp_path, report=stop)
-  reported = []
-  train(make_config(stage), tmp_path, report=lambda step, _: reported.append(step))
-  assert reported[0] == (3 if stopped_at == 3 else 1)  # saved at step 2
-  want = read_weights(workdir, stage)
-  for name, leaf in read_weights(tmp_path, stage).items():
-    np.testing.assert_array_equal(leaf, want[name], err_msg=name)
+    train(config, tmp_path, report=Reports((stage, stopped_at), stop))
+  reports = Reports()
+  train(config, tmp_path, report=reports)
+  assert reports[0] == (stage, 3 if stopped_at == 3 else 1)  # saved at step 2
+  assert_same_run(tmp_path, workdir, stage)
 
 
-def test_finished_run_has_nothing_left_to_do(
-  workdir: Path, make_config: Callable[[Stage], TrainConfig]
-):
-  reported = []
-  train(make_config("hvs_sd"), workdir, report=lambda step, _: reported.append(step))
-  assert not reported
+def test_sigterm_saves_and_stops(workdir: Path, make_config: MakeConfig, tmp_path: Path):
+  def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  def own_handler(*_: object) -> None: ...
+
+  before = signal.signal(signal.SIGTERM, own_handler)
+  try:
+    # While a step is reported, the next one is not yet asked for.
+    with pytest.raises(PreemptedError, match="by SIGTERM; step 3 of stage 'hvs_sd' is saved"):
+      train(make_config("hvs_sd"), tmp_path, report=Reports(("hvs_sd", 2), terminate))
+    assert signal.getsignal(signal.SIGTERM) == own_handler
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  reports = Reports()
+  train(make_config("hvs_sd"), tmp_path, report=reports)
+  assert reports == [("hvs_sd", 4)]
+  assert_same_run(tmp_path, workdir, "hvs_sd")
+
+
+def test_finished_run_has_nothing_left_to_do(workdir: Path, make_config: MakeConfig):
+  reports = Reports()
+  train(make_config("both"), workdir, report=reports)
+  assert not reports
 
 
 def test_metrics_are_logged_by_name(workdir: Path):
   rows = [json.loads(line) for line in (workdir / "jnd/metrics.jsonl").read_text().splitlines()]
   assert [row["step"] for row in rows] == [1, 2, 3, 4]
   terms = {"magnitude", "quality", "attention", "visibility"}
-  assert rows[0].keys() == {"step", "loss", "gradient_norm", "images_per_second"} | terms
+  assert rows[0].keys() == {"step", "loss", "gradient_norm"} | terms
+  assert rows[1].keys() == rows[0].keys() | {"images_per_second"}
+
+
+def test_figures_are_means_since_the_last(workdir: Path, make_config: MakeConfig, tmp_path: Path):
+  config = make_config("hvs_sd")
+  config.log_every_steps = 3
+  train(config, tmp_path, report=Reports())
+  every = read_rows(workdir, "hvs_sd")
+  rows = read_rows(tmp_path, "hvs_sd")
+  assert [row["step"] for row in rows] == [1, 3, 4]
+  for row, part in zip(rows, (every[:1], every[1:3], every[3:]), strict=True):
+    for name in ("loss", "mse", "bpp", "gradient_norm"):
+      assert row[name] == np.mean([step[name] for step in part])
+
+
+def test_first_crop_is_drawn_at_the_end(workdir: Path):
+  for stage in ("hvs_sd", "jnd"):
+    assert [file.name for file in (workdir / stage / "sheets").iterdir()] == ["0000004.png"]
+    sheet = read_image(workdir / stage / "sheets/0000004.png")
+    assert sheet.std() > 20
 
 
 def test_stage_two_leaves_hvs_sd_alone(workdir: Path):
@@ -128,59 +198,56 @@ def test_stage_two_leaves_hvs_sd_alone(workdir: Path):
     assert np.array_equal(leaf, first[name]) == ("hvs_sd" in name), name
 
 
+def test_settings_of_a_stage_are_written_without_the_other_s(workdir: Path):
+  shared = {"seed", "compute_dtype", "log_every_steps", "sheet_every_steps", "data"}
+  shared |= {"checkpoint_every_steps", "keep_checkpoints", "keep_every_steps"}
+  for stage in ("hvs_sd", "jnd"):
+    settings = read_config(workdir / stage)
+    assert settings.keys() == shared | {stage}
+    assert settings[stage]["num_steps"] == STEPS
+
+
 def test_export_pairs_the_generator_with_the_hvs_sd_it_saw(
-  workdir: Path, make_config: Callable[[Stage], TrainConfig], tmp_path: Path
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
 ):
   shutil.copytree(workdir, tmp_path / "run")
   config = make_config("hvs_sd")
-  config.num_steps = STEPS + 1
-  train(config, tmp_path / "run", report=ignore)
+  config.hvs_sd.num_steps = STEPS + 1
+  train(config, tmp_path / "run", report=Reports())
   for folder, out in ((workdir, "before"), (tmp_path / "run", "after")):
     export(folder, tmp_path / out)
   before, after = (weights.read_manifest(tmp_path / out)["sha256"] for out in ("before", "after"))
   assert before == after
 
 
-def test_run_does_not_go_on_with_other_settings(
-  workdir: Path, make_config: Callable[[Stage], TrainConfig]
-):
-  config = make_config("hvs_sd")
-  config.num_steps = STEPS + 1
+def test_run_does_not_go_on_with_other_settings(workdir: Path, make_config: MakeConfig):
+  config = make_config("both")
   config.hvs_sd.train_lambda = 7.0
-  with pytest.raises(TrainError, match=r"hvs_sd\.train_lambda was 1024\.0 and is 7\.0\. Give it"):
-    train(config, workdir, report=ignore)
+  config.seed = 3
+  config.jnd.lmbda = 11.0  # of the other stage
+  with pytest.raises(TrainError) as raised:
+    train(config, workdir, report=Reports())
+  assert str(raised.value) == (
+    f"{workdir}/hvs_sd holds a run with other settings: seed was 0 and is 3; "
+    "hvs_sd.train_lambda was 1024.0 and is 7.0. Give it the same settings, or choose another "
+    "--workdir."
+  )
 
 
-def test_photograph_that_cannot_be_read_is_named(
-  make_config: Callable[[Stage], TrainConfig], tmp_path: Path
-):
+def test_photograph_that_cannot_be_read_is_named(make_config: MakeConfig, tmp_path: Path):
   (tmp_path / "photos").mkdir()
   (tmp_path / "photos/bad.png").write_text("no picture")
   config = make_config("hvs_sd")
   config.data.images = str(tmp_path / "photos")
   with pytest.raises(DataError, match=r"photos/bad\.png: not an image .*; remove it"):
-    train(config, tmp_path, report=ignore)
+    train(config, tmp_path, report=Reports())
 
 
-def test_step_compiles_once(
-  make_config: Callable[[Stage], TrainConfig], caplog: pytest.LogCaptureFixture
+def test_export_carries_weights_and_defaults(
+  workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-  config = make_config("hvs_sd")
-  model = JNDModel(rngs=nnx.Rngs(0))
-  graph, params, frozen = nnx.split(model, nnx.PathContains("hvs_sd"), ...)
-  optimizer = make_optimizer(config)
-  run_step = make_step(config, graph, optimizer)
-  state = TrainState(params, optimizer.init(params), jax.tree.map(jnp.copy, params))
-  crops = np.zeros((1, 16, 16, 3), np.uint8)
-  with caplog.at_level("WARNING"), jax.log_compiles():
-    for step in range(3):
-      state, _ = run_step(state, step, frozen, crops)
-  compiled = [record for record in caplog.records if "Compiling jit(run_step)" in record.message]
-  assert len(compiled) == 1
-
-
-def test_export_carries_weights_and_defaults(workdir: Path, tmp_path: Path):
-  export(workdir, tmp_path / "w")
+  assert main(["export", f"--workdir={workdir}", f"--out={tmp_path}/w"]) == 0
+  assert capsys.readouterr() == (f"{tmp_path}/w: weights written\n", "")
   loaded = weights.load(tmp_path / "w")
   assert (loaded.resolution, loaded.attention) == ("native", "reconstruction")
   manifest = json.loads((tmp_path / "w/manifest.json").read_text())
@@ -191,81 +258,41 @@ def test_export_carries_weights_and_defaults(workdir: Path, tmp_path: Path):
     name = jax.tree_util.keystr(path)
     np.testing.assert_array_equal(leaf, trained[name], err_msg=name)
 
+  assert main(["export", f"--workdir={workdir}", f"--out={tmp_path}/w"]) == 2
+  assert "not an empty folder" in capsys.readouterr().err
 
-def test_stage_two_needs_stage_one(make_config: Callable[[Stage], TrainConfig], tmp_path: Path):
+
+def test_stage_two_needs_stage_one(make_config: MakeConfig, tmp_path: Path):
   with pytest.raises(TrainError, match=r"no checkpoint of stage 'hvs_sd' in .*configs/hvs_sd\.py"):
-    train(make_config("jnd"), tmp_path, report=ignore)
+    train(make_config("jnd"), tmp_path, report=Reports())
 
 
 def test_loss_that_is_not_finite_stops_the_run(
-  make_config: Callable[[Stage], TrainConfig], tmp_path: Path
+  make_config: MakeConfig, photos: Path, tmp_path: Path
 ):
   config = make_config("hvs_sd")
-  config.optimizer.learning_rate = 1e30
-  with pytest.raises(TrainError, match=r"not finite at step \d; the newest checkpoint is of step"):
-    train(config, tmp_path, report=ignore)
-
-
-def test_command(photos: Path, workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-  def run(*arguments: str) -> tuple[int, str, str]:
-    status = main(arguments)
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-  config = ROOT / "configs/hvs_sd.py"
-  base = (f"--config={config}", f"--workdir={tmp_path}")
-  small = (
-    f"--config.data.images={photos}",
-    "--config.data.crop_px=16",
-    "--config.num_steps=2",
-    "--config.log_every_steps=1",
-    "--config.optimizer.warmup_steps=0",
+  config.hvs_sd.learning_rate = 1e30  # from step 2 on, which step 3 finds
+  config.hvs_sd.batch_size = 2  # of three photographs: step 3 is of the second epoch
+  with pytest.raises(TrainError) as raised:
+    train(config, tmp_path, report=Reports())
+  name = rf"{photos}/\d\.png"
+  assert re.fullmatch(
+    rf"bpp, gradient_norm, loss, mse not finite at step 3, on a batch of {name}(, {name})?; the "
+    r"checkpoint of step 2 is kept\. A lower learning_rate may help\.",
+    str(raised.value),
   )
-  status, printed, errors = run(*base, *small)
-  assert (status, errors) == (0, "")
-  assert re.search(
-    r"^step 2/2  loss .* bpp .* mse .* images_per_second .* min left$", printed, re.M
+
+
+@pytest.mark.parametrize(("devices", "parts"), [(8, 1), (2, 4), (1, 8)])
+def test_devices_and_parts_share_a_batch(devices: int, parts: int):
+  def check(batch_size: int) -> None:
+    settings = JNDConfig(batch_size=batch_size, accumulation_steps=parts)
+    check_batch(settings, "jnd", cast(Mesh, AbstractMesh((devices,), ("data",))))
+
+  check(16)
+  with pytest.raises(TrainError) as raised:
+    check(12)
+  assert str(raised.value) == (
+    f"config.jnd.batch_size is 12, which {devices} devices times {parts} accumulation_steps do "
+    "not divide; choose a multiple of 8"
   )
-  assert f"{tmp_path}: stage hvs_sd is trained, 2 steps" in printed
-
-  out = tmp_path / "w"
-  assert run("export", f"--workdir={workdir}", f"--out={out}")[0] == 0
-  weights.load(out)
-
-  for arguments, reason in (
-    (
-      (*base, *small, "--config.data.images="),
-      "config.data.images must be a folder of photographs",
-    ),
-    ((*base, *small, "--config.data.images=/nowhere"), "no such file or folder: /nowhere"),
-    ((*base, "--config.learning_rate=1"), "learning_rate"),
-    ((*base, *small, "--config.data.crop_px=17"), "a multiple of 8, at least 8, got 17"),
-    ((*base, "--config.seed=-1"), "config.seed must be in [0, 2^32), got -1"),
-    (("--config=nowhere.py", f"--workdir={tmp_path}"), "nowhere.py"),
-    ((*base, *small, f"--workdir={photos}/0.png"), "Not a directory"),
-    (("export", f"--workdir={tmp_path}", f"--out={out}2"), "no checkpoint of stage 'jnd'"),
-    (("export", f"--workdir={workdir}", f"--out={out}"), "not an empty folder"),
-  ):
-    status, _, errors = run(*arguments)
-    assert status == 2
-    assert errors.startswith("train: ")
-    assert reason in errors
-
-
-@pytest.mark.parametrize(
-  ("arguments", "reason"),
-  [
-    ([], "--workdir"),
-    (["--workdir=d"], "--config is needed"),
-    (["export", "--workdir=d"], "--out is needed"),
-    (["sing", "--workdir=d"], "'sing'"),
-    (["--workdir=d", "--config=c.py", "--config.seed", "3"], "--config.seed=value, in one word"),
-    (["--workdir=d", "--config=c.py", "--seed=3"], "--seed=3 (overrides are --config.name=value)"),
-  ],
-)
-def test_command_line_is_checked(
-  arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
-):
-  with pytest.raises(SystemExit, match="2"):
-    main(arguments)
-  assert reason in capsys.readouterr().err
