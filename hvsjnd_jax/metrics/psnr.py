@@ -1,0 +1,29 @@
+"""Peak signal-to-noise ratio. Images are float in [0, 1], NHWC."""
+
+import jax.numpy as jnp
+
+from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair
+
+
+def psnr(distorted: Images, reference: Images) -> Scores:
+  """Peak signal-to-noise ratio in dB; higher is better, 100 for equal images.
+
+  -10 · log10(MSE), the mean over all pixels and channels, of values as they are: nothing
+  is rounded to 8 bits.
+
+  Args:
+    distorted: Images in [0, 1]; for one channel pass `[..., c : c + 1]`.
+    reference: Same shape.
+
+  Returns:
+    PSNR of each image in dB, [B].
+
+  Raises:
+    TypeError, ValueError: As every metric here, if the two are no float arrays of one
+      shape [B, H, W, C].
+
+  Source: 100 for equal images is the published code's convention.
+  """
+  check_pair("psnr", distorted, reference)
+  error = jnp.square(distorted - reference).mean(axis=(1, 2, 3))
+  return jnp.where(error > 0, -10 * jnp.log10(jnp.where(error > 0, error, 1)), 100)
