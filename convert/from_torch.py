@@ -1,9 +1,13 @@
-"""Convert the published PyTorch checkpoints.
+"""Convert PyTorch checkpoints: the published ones, and those that quality is measured with.
 
   pip install '.[convert]'
   python -m convert.from_torch --hvs-sd iter_20000.pth.tar --generator Satisfy.pth.tar --out DIR
+  python -m convert.from_torch --vgg16 vgg16-397923af.pth --out VGG16
+  python -m convert.from_torch --classifier CL_resNet34.pth --out CLASSIFIER
 
-DIR is what `hvsjnd_jax.load(DIR)` and `python -m hvsjnd_jax.eval --weights DIR` take.
+DIR is what `hvsjnd_jax.load(DIR)` and `python -m hvsjnd_jax.eval --weights DIR` take. VGG16
+and CLASSIFIER are for `hvsjnd_jax.weights.load_vgg16` and `load_classifier`: DISTS needs the
+first, training on adaptive quality assessment (AIC) both.
 """
 
 import argparse
@@ -15,11 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from convert.keymap import convert
-from hvsjnd_jax.weights import WeightsError, build_model, save
+from convert.keymap import BACKBONES, PARAMETERS, convert
+from hvsjnd_jax.weights import WeightsError, build_backbone, build_model, save
 
 # What the published code does; a ported checkpoint behaves like it.
 _RESOLUTION, _ATTENTION = "reference", "reconstruction"
+
+_CONTENTS = {
+  "hvs_sd": "the signal-degradation network, published as iter_20000.pth.tar",
+  "generator": "the JND generator, published as Satisfy.pth.tar",
+  "vgg16": "ImageNet's VGG16, torchvision's vgg16-397923af.pth",
+  "classifier": "the ResNet-34 of five distortions, published as CL_resNet34.pth",
+}
 
 
 class ConvertError(Exception):
@@ -28,6 +39,8 @@ class ConvertError(Exception):
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
   """Reads a state dict without running any code that the file may carry.
+
+  A checkpoint that holds it under "state_dict", beside epochs and the like, is unwrapped.
 
   Args:
     file: What `torch.save` wrote, in the zip or the older format.
@@ -56,6 +69,8 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
       f"{file}: damaged, no PyTorch checkpoint, or one of more than plain tensors; "
       "refused, and none of its code was run"
     ) from None
+  if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+    state = state["state_dict"]
   if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
     raise ConvertError(f"{file}: expected a dict of tensors by name, got {type(state).__name__}")
 
@@ -71,22 +86,12 @@ def main(argv: list[str] | None = None) -> int:
   """The command: 0 when the weights are written, 2 with the reason otherwise."""
   parser = argparse.ArgumentParser(
     prog="python -m convert.from_torch",
-    description="Convert the published PyTorch checkpoints into a folder of weights.",
+    description="Convert PyTorch checkpoints into a folder of weights: --hvs-sd and --generator, "
+    "or --vgg16, or --classifier.",
   )
-  parser.add_argument(
-    "--hvs-sd",
-    type=Path,
-    required=True,
-    metavar="FILE",
-    help="the signal-degradation network, published as iter_20000.pth.tar",
-  )
-  parser.add_argument(
-    "--generator",
-    type=Path,
-    required=True,
-    metavar="FILE",
-    help="the JND generator, published as Satisfy.pth.tar",
-  )
+  for network, content in _CONTENTS.items():
+    option = f"--{network.replace('_', '-')}"
+    parser.add_argument(option, type=Path, metavar="FILE", help=content)
   parser.add_argument(
     "--out",
     type=Path,
@@ -95,11 +100,14 @@ def main(argv: list[str] | None = None) -> int:
     help="folder to write; must not exist, or be empty",
   )
   args = parser.parse_args(argv)
+  files = {network: file for network in _CONTENTS if (file := getattr(args, network))}
+  if tuple(files) not in (tuple(PARAMETERS), *((network,) for network in BACKBONES)):
+    parser.error("give --hvs-sd and --generator, or --vgg16, or --classifier")
   arrays: dict[str, np.ndarray] = {}
   faults: list[str] = []
   sources = []
   try:
-    for network, file in (("hvs_sd", args.hvs_sd), ("generator", args.generator)):
+    for network, file in files.items():
       state, digest = read_checkpoint(file)
       converted, found = convert(network, state)
       arrays |= converted
@@ -107,12 +115,12 @@ def main(argv: list[str] | None = None) -> int:
       sources.append({"network": network, "file": file.name, "sha256": digest})
     if faults:
       raise ConvertError("nothing written:\n  " + "\n  ".join(faults))
-    model = build_model(
-      arrays,
-      source="the converted checkpoints",
-      resolution=_RESOLUTION,
-      attention=_ATTENTION,
-    )
+    source = "the converted checkpoints"
+    if args.hvs_sd:
+      model = build_model(arrays, source=source, resolution=_RESOLUTION, attention=_ATTENTION)
+    else:
+      (network,) = files
+      model = build_backbone(network, arrays, source=source)
     save(args.out, model, provenance={"sources": sources})
   except (ConvertError, WeightsError) as error:
     print(f"convert: {error}", file=sys.stderr)

@@ -38,18 +38,77 @@ def _generator() -> dict[str, tuple[str, tuple[int, ...]]]:
   return table
 
 
+def _vgg16() -> dict[str, tuple[str, tuple[int, ...]]]:
+  table: dict[str, tuple[str, tuple[int, ...]]] = {}
+  inputs, place = 3, 0
+  for i, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+    for j in range(depth):
+      table[f"features.{place}.weight"] = f"blocks.{i}.{j}.kernel", (width, inputs, 3, 3)
+      table[f"features.{place}.bias"] = f"blocks.{i}.{j}.bias", (width,)
+      inputs = width
+      place += 2  # a ReLU, counted there, follows every convolution
+    place += 1  # and a max pooling every block
+  return table
+
+
+# Batch normalisation's names.
+_NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+
+
+def _classifier() -> dict[str, tuple[str, tuple[int, ...]]]:
+  table: dict[str, tuple[str, tuple[int, ...]]] = {}
+
+  def norm(theirs: str, ours: str, width: int) -> None:
+    for leaf, name in _NORM.items():
+      table[f"{theirs}.{leaf}"] = f"{ours}.{name}", (width,)
+
+  table["conv1.weight"] = "conv1.kernel", (64, 3, 7, 7)
+  norm("bn1", "bn1", 64)
+  inputs = 64
+  for i, (width, depth) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
+    for j in range(depth):
+      theirs, ours = f"layer{i + 1}.{j}", f"layers.{i}.{j}"  # torchvision counts from 1
+      for k, channels in ((1, inputs), (2, width)):
+        table[f"{theirs}.conv{k}.weight"] = f"{ours}.conv{k}.kernel", (width, channels, 3, 3)
+        norm(f"{theirs}.bn{k}", f"{ours}.bn{k}", width)
+      if inputs != width:
+        shape = (width, inputs, 1, 1)
+        table[f"{theirs}.downsample.0.weight"] = f"{ours}.shortcut.0.kernel", shape
+        norm(f"{theirs}.downsample.1", f"{ours}.shortcut.1", width)
+      inputs = width
+  table["fc.weight"] = "fc.kernel", (5, 512)
+  table["fc.bias"] = "fc.bias", (5,)
+  return table
+
+
 # For each network, PyTorch's key: our path within the network, and PyTorch's shape.
 PARAMETERS = {"hvs_sd": _hvs_sd(), "generator": _generator()}
+# The same for the networks that quality is measured with, in torchvision's names.
+BACKBONES = {"vgg16": _vgg16(), "classifier": _classifier()}
+_TABLES = PARAMETERS | BACKBONES
+
+# Keys that may be there and are not needed.
+_LEFT_OUT: dict[str, frozenset[str]] = {
+  # What follows the convolutions, to tell ImageNet's classes.
+  "vgg16": frozenset(f"classifier.{i}.{leaf}" for i in (0, 3, 6) for leaf in ("weight", "bias")),
+  # How many batches made a running mean.
+  "classifier": frozenset(
+    key.replace("running_mean", "num_batches_tracked") for key in BACKBONES["classifier"]
+  )
+  - BACKBONES["classifier"].keys(),
+}
 
 
-def relayout(array: np.ndarray) -> np.ndarray:
-  """Our layout of a PyTorch parameter, contiguous."""
+def relayout(array: np.ndarray, path: str) -> np.ndarray:
+  """Our layout of a PyTorch parameter, contiguous; `path` is our name of it."""
   if array.ndim == 4 and array.shape[0] == 1:
     array = array.reshape(-1)  # the bit estimator's (1, N, 1, 1): one value a channel
   elif array.ndim == 4:
     # Convolution: OIHW to HWIO. A transposed convolution is stored (in, out, h, w), which
     # is OIHW of the convolution that it transposes, and so is our kernel: the same rule.
     array = array.transpose(2, 3, 1, 0)
+  elif array.ndim == 2 and path.endswith(".kernel"):
+    array = array.T  # a dense layer: (out, in) to (in, out); GDN's gamma stays
   return np.ascontiguousarray(array)
 
 
@@ -57,14 +116,15 @@ def convert(network: str, state: Mapping[str, Any]) -> tuple[dict[str, np.ndarra
   """Converts one state dict.
 
   Args:
-    network: "hvs_sd" or "generator".
+    network: "hvs_sd", "generator", "vgg16" or "classifier".
     state: Arrays by PyTorch key, with or without DataParallel's "module." prefix.
 
   Returns:
     Arrays by our dotted path, network included; and the faults: one line for every key
     that is unknown, missing, given twice, of another shape, or not float32 and finite.
+    Left out without a fault: VGG16's "classifier.*", and "num_batches_tracked".
   """
-  table = PARAMETERS[network]
+  table, left_out = _TABLES[network], _LEFT_OUT.get(network, frozenset())
   arrays = {}
   faults = [
     f"given twice, with and without '{_DATA_PARALLEL_PREFIX}': {bare}"
@@ -72,7 +132,7 @@ def convert(network: str, state: Mapping[str, Any]) -> tuple[dict[str, np.ndarra
     if (bare := key.removeprefix(_DATA_PARALLEL_PREFIX)) != key and bare in state
   ]
   state = {key.removeprefix(_DATA_PARALLEL_PREFIX): value for key, value in state.items()}
-  faults += [f"unknown key: {key}" for key in state if key not in table]
+  faults += [f"unknown key: {key}" for key in state if key not in table.keys() | left_out]
   for key, (path, shape) in table.items():
     if key not in state:
       faults.append(f"missing key: {key}")
@@ -86,5 +146,5 @@ def convert(network: str, state: Mapping[str, Any]) -> tuple[dict[str, np.ndarra
     elif not np.isfinite(array).all():
       faults.append(f"{key}: holds values that are not finite")
     else:
-      arrays[f"{network}.{path}"] = relayout(array)
+      arrays[f"{network}.{path}"] = relayout(array, path)
   return arrays, faults

@@ -1,7 +1,9 @@
 """Weights on disk: a folder with `weights.safetensors` and `manifest.json`.
 
-The manifest carries the format version, the SHA-256 of the weights, parameter counts,
-the defaults of `estimate`, and where the weights come from. The hash is checked on every
+A folder holds the JND model (HVS-SD and the generator), or one of the networks that quality
+is measured with, VGG16 or the classifier. The manifest carries the format version, the
+SHA-256 of the weights, the networks with their parameter counts, and where the weights come
+from; that of the JND model also the defaults of `estimate`. The hash is checked on every
 load: safetensors does not notice a flipped bit.
 """
 
@@ -10,15 +12,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import jax
 import numpy as np
 import safetensors.numpy
 from flax import nnx, traverse_util
 
+from hvsjnd_jax.backbones import VGG16, ResNet34
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.priors import AttentionLayer
@@ -28,15 +31,44 @@ WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
 
 _BUILT_IN = Path(__file__).parent / "assets"
-_NETWORKS = ("hvs_sd", "generator")
+_JND_NETWORKS = ("hvs_sd", "generator")
 _DEFAULTS = {"resolution": get_args(Resolution), "attention": get_args(AttentionLayer)}
+
+
+class _Origin(NamedTuple):
+  """Where the weights of a network come from that this package does not ship."""
+
+  network: type[VGG16] | type[ResNet34]
+  title: str
+  file: str
+  place: str
+
+
+_ORIGINS = {
+  "vgg16": _Origin(
+    VGG16,
+    "ImageNet's VGG16",
+    "vgg16-397923af.pth",
+    "from torchvision, https://download.pytorch.org/models/vgg16-397923af.pth",
+  ),
+  "classifier": _Origin(
+    ResNet34,
+    "the distortion classifier",
+    "CL_resNet34.pth",
+    "from the authors of the published JND code, arXiv 2208.07583",
+  ),
+}
+
+_Module = TypeVar("_Module", bound=nnx.Module)
+AnyModel = JNDModel | VGG16 | ResNet34
+Folder = str | os.PathLike[str]
 
 
 class WeightsError(Exception):
   """Weights that cannot be used; the message names the file and what is wrong."""
 
 
-def load(weights: str | os.PathLike[str] | None = None) -> JNDModel:
+def load(weights: Folder | None = None) -> JNDModel:
   """Loads both networks, ready for `estimate`.
 
   Args:
@@ -53,6 +85,43 @@ def load(weights: str | os.PathLike[str] | None = None) -> JNDModel:
   """
   manifest = read_manifest(weights)
   file = _locate(weights) / WEIGHTS_FILE
+  return build_model(_read_arrays(file, manifest), source=str(file), **manifest["defaults"])
+
+
+def load_vgg16(folder: Folder | None) -> VGG16:
+  """Loads VGG16, for DISTS and AIC.
+
+  Args:
+    folder: A folder written by `python -m convert.from_torch --vgg16`. None is an error,
+      as a missing folder is: it says which file is needed, from where, and the command.
+
+  Raises:
+    WeightsError: As `load`.
+  """
+  return _load_backbone("vgg16", VGG16, folder)
+
+
+def load_classifier(folder: Folder | None) -> ResNet34:
+  """Loads the classifier of distortions, for AIC.
+
+  Args:
+    folder: A folder written by `python -m convert.from_torch --classifier`. None is an
+      error, as a missing folder is: it says which file is needed, from where, and the
+      command.
+
+  Raises:
+    WeightsError: As `load`.
+  """
+  return _load_backbone("classifier", ResNet34, folder)
+
+
+def _load_backbone(network: str, kind: type[_Module], folder: Folder | None) -> _Module:
+  manifest = read_backbone_manifest(network, folder)
+  file = Path(folder or "") / WEIGHTS_FILE
+  return _fill(kind, _read_arrays(file, manifest), source=str(file), prefix=f"{network}.")
+
+
+def _read_arrays(file: Path, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
   try:
     data = file.read_bytes()
   except OSError as error:
@@ -62,10 +131,9 @@ def load(weights: str | os.PathLike[str] | None = None) -> JNDModel:
       f"{file}: damaged: its SHA-256 is {found}, the manifest says {manifest['sha256']}"
     )
   try:
-    arrays = safetensors.numpy.load(data)
+    return safetensors.numpy.load(data)
   except Exception as error:  # the hash fits, so the writer wrote something else
     raise WeightsError(f"{file}: expected a safetensors file: {error}") from None
-  return build_model(arrays, source=str(file), **manifest["defaults"])
 
 
 def build_model(
@@ -87,12 +155,39 @@ def build_model(
     WeightsError: Naming every parameter that is unknown, missing, of another shape or
       type, or not finite throughout.
   """
+
+  def make(*, rngs: nnx.Rngs) -> JNDModel:
+    return JNDModel(resolution=resolution, attention=attention, rngs=rngs)
+
+  return _fill(make, arrays, source=source)
+
+
+def build_backbone(
+  network: str, arrays: Mapping[str, np.ndarray], *, source: str
+) -> VGG16 | ResNet34:
+  """Fills VGG16 ("vgg16") or the classifier ("classifier") with arrays by name.
+
+  Args:
+    network: Which.
+    arrays: Every parameter by its dotted path, such as "vgg16.blocks.0.0.kernel".
+    source: Named in the error.
+
+  Raises:
+    WeightsError: As `build_model`.
+  """
+  return _fill(_ORIGINS[network].network, arrays, source=source, prefix=f"{network}.")
+
+
+def _fill(
+  make: Callable[..., _Module],
+  arrays: Mapping[str, np.ndarray],
+  *,
+  source: str,
+  prefix: str = "",
+) -> _Module:
   # An abstract template: no initialisation that is thrown away.
-  abstract = nnx.eval_shape(
-    lambda: JNDModel(resolution=resolution, attention=attention, rngs=nnx.Rngs(0))
-  )
-  graph, state = nnx.split(abstract)
-  wanted = _flatten(state)
+  graph, state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+  wanted = _flatten(state, prefix)
   faults = [f"unknown: {name}" for name in sorted(arrays.keys() - wanted.keys())]
   faults += [f"missing: {name}" for name in sorted(wanted.keys() - arrays.keys())]
   for name in sorted(wanted.keys() & arrays.keys()):
@@ -103,29 +198,21 @@ def build_model(
       faults.append(f"{name}: holds values that are not finite")
   if faults:
     raise WeightsError(f"{source}: not the weights of this model\n  " + "\n  ".join(faults))
-  nested = traverse_util.unflatten_dict({k: jax.numpy.asarray(v) for k, v in arrays.items()}, ".")
+  nested = traverse_util.unflatten_dict(
+    {name.removeprefix(prefix): jax.numpy.asarray(array) for name, array in arrays.items()}, "."
+  )
   nnx.replace_by_pure_dict(state, nested)
   return nnx.merge(graph, state)
 
 
-def read_manifest(weights: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-  """Reads and checks the manifest of a weights folder; None: the shipped one.
+def read_manifest(weights: Folder | None = None) -> dict[str, Any]:
+  """Reads and checks the manifest of a JND model's folder; None: the shipped one.
 
   Raises:
     WeightsError: If there is none, it is no JSON object, or an entry is missing or wrong.
   """
   file = _locate(weights) / MANIFEST_FILE
-  try:
-    manifest = json.loads(file.read_bytes())
-  except OSError as error:
-    raise WeightsError(f"{file}: {error.strerror}; expected a folder of weights") from None
-  except ValueError as error:
-    raise WeightsError(f"{file}: expected JSON: {error}") from None
-  if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    raise WeightsError(f"{file}: expected format {FORMAT}, got {found!r}")
-  if not isinstance(manifest.get("sha256"), str):
-    raise WeightsError(f"{file}: expected the hash of {WEIGHTS_FILE} under 'sha256'")
+  manifest = _read_manifest(file, _JND_NETWORKS)
   defaults = manifest.get("defaults")
   if not isinstance(defaults, dict) or defaults.keys() != _DEFAULTS.keys():
     raise WeightsError(f"{file}: expected 'defaults' with {' and '.join(_DEFAULTS)}")
@@ -137,16 +224,56 @@ def read_manifest(weights: str | os.PathLike[str] | None = None) -> dict[str, An
   return manifest
 
 
-def _locate(weights: str | os.PathLike[str] | None) -> Path:
+def read_backbone_manifest(network: str, folder: Folder | None) -> dict[str, Any]:
+  """Reads and checks the manifest of VGG16's ("vgg16") or the "classifier"'s folder.
+
+  Raises:
+    WeightsError: As `read_manifest`. Where there is no such folder it says how to make one.
+  """
+  title, file, place = _ORIGINS[network][1:]
+  advice = (
+    f"get {file} {place}, and convert it: python -m convert.from_torch --{network} {file} --out DIR"
+  )
+  if folder is None or not os.path.lexists(folder):
+    absent = "no folder given" if folder is None else f"{folder}: no such folder"
+    raise WeightsError(
+      f"{title} is needed, and does not come with this package ({absent}): {advice}"
+    )
+  try:
+    return _read_manifest(Path(folder) / MANIFEST_FILE, (network,))
+  except WeightsError as error:
+    raise WeightsError(f"{error}. For {title}, {advice}") from None
+
+
+def _read_manifest(file: Path, networks: Sequence[str]) -> dict[str, Any]:
+  try:
+    manifest = json.loads(file.read_bytes())
+  except OSError as error:
+    raise WeightsError(f"{file}: {error.strerror}; expected a folder of weights") from None
+  except ValueError as error:
+    raise WeightsError(f"{file}: expected JSON: {error}") from None
+  if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    raise WeightsError(f"{file}: expected format {FORMAT}, got {found!r}")
+  if not isinstance(manifest.get("sha256"), str):
+    raise WeightsError(f"{file}: expected the hash of {WEIGHTS_FILE} under 'sha256'")
+  held = manifest.get("parameters")
+  if not isinstance(held, dict) or held.keys() != set(networks):
+    found = " and ".join(held) if isinstance(held, dict) and held else "nothing"
+    raise WeightsError(f"{file}: expected the weights of {' and '.join(networks)}, got {found}")
+  return manifest
+
+
+def _locate(weights: Folder | None) -> Path:
   return _BUILT_IN / "default" if weights is None else Path(weights)
 
 
-def save(folder: Path, model: JNDModel, *, provenance: Mapping[str, Any]) -> None:
+def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> None:
   """Writes a weights folder: all of it or nothing.
 
   Args:
     folder: Must not exist yet, or be an empty folder.
-    model: Its parameters, and its defaults.
+    model: Its parameters and, of a JND model, its defaults.
     provenance: Further entries of the manifest: sources, training.
 
   Raises:
@@ -160,8 +287,14 @@ def save(folder: Path, model: JNDModel, *, provenance: Mapping[str, Any]) -> Non
     raise WeightsError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def _write(folder: Path, model: JNDModel, provenance: Mapping[str, Any]) -> None:
-  flat = _flatten(nnx.state(model))
+def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None:
+  if isinstance(model, JNDModel):
+    networks, prefix = _JND_NETWORKS, ""
+    defaults = {"defaults": {name: getattr(model, name) for name in _DEFAULTS}}
+  else:
+    (network,) = (name for name, origin in _ORIGINS.items() if origin.network is type(model))
+    networks, prefix, defaults = (network,), f"{network}.", {}
+  flat = _flatten(nnx.state(model), prefix)
   # safetensors writes a transposed view in the wrong order without a word.
   arrays = {name: np.ascontiguousarray(value) for name, value in sorted(flat.items())}
   data = safetensors.numpy.save(arrays)
@@ -171,9 +304,9 @@ def _write(folder: Path, model: JNDModel, provenance: Mapping[str, Any]) -> None
     "sha256": hashlib.sha256(data).hexdigest(),
     "parameters": {
       network: sum(a.size for name, a in arrays.items() if name.startswith(network + "."))
-      for network in _NETWORKS
+      for network in networks
     },
-    "defaults": {name: getattr(model, name) for name in _DEFAULTS},
+    **defaults,
   }
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -187,5 +320,6 @@ def _write(folder: Path, model: JNDModel, provenance: Mapping[str, Any]) -> None
     raise
 
 
-def _flatten(state: nnx.State) -> dict[str, Any]:
-  return traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
+def _flatten(state: nnx.State, prefix: str = "") -> dict[str, Any]:
+  flat = traverse_util.flatten_dict(nnx.to_pure_dict(state))
+  return {prefix + ".".join(map(str, path)): array for path, array in flat.items()}

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 
+def _rng(seed: int, key: str) -> np.random.RandomState:
+  return np.random.RandomState((zlib.crc32(key.encode()) + seed) % 2**32)
+
+
 def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
   """One parameter of either network, float32, in PyTorch's layout."""
-  rng = np.random.RandomState((zlib.crc32(key.encode()) + seed) % 2**32)
+  rng = _rng(seed, key)
   leaf = key.split(".")[-1]
   if leaf == "beta":
     array = np.sqrt(np.abs(1 + 0.3 * rng.standard_normal(shape)))
@@ -27,9 +31,39 @@ def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
   return array.astype(np.float32)
 
 
-def draw_state(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def draw_vgg16(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
+  """One parameter of VGG16, under torchvision's name."""
+  array = draw(seed, key, shape)
+  return (array * 1.4).astype(np.float32) if key.endswith("weight") else array
+
+
+def draw_classifier(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
+  """One parameter or statistic of ResNet-34, under torchvision's name."""
+  rng, leaf = _rng(seed, key), key.split(".")[-1]
+  if leaf == "num_batches_tracked":
+    return np.array(1, np.int64)
+  if leaf == "running_var":
+    array = 0.5 + rng.random_sample(shape)
+  elif leaf == "running_mean":
+    array = 0.1 * rng.standard_normal(shape)
+  elif leaf == "weight" and len(shape) == 1:  # batch normalisation's
+    array = 0.7 + 0.3 * rng.random_sample(shape)
+  elif leaf == "weight" and len(shape) == 2:
+    array = 0.05 * rng.standard_normal(shape)
+  else:
+    return draw(seed, key, shape)
+  return array.astype(np.float32)
+
+
+_RECIPES = {"vgg16": draw_vgg16, "classifier": draw_classifier}
+
+
+def draw_state(
+  seed: int, shapes: Mapping[str, tuple[int, ...]], *, network: str = ""
+) -> dict[str, np.ndarray]:
   """A whole state dict; `shapes` are PyTorch's, by key."""
-  return {key: draw(seed, key, shape) for key, shape in shapes.items()}
+  recipe = _RECIPES.get(network, draw)
+  return {key: recipe(seed, key, shape) for key, shape in shapes.items()}
 
 
 def digest(state: Mapping[str, np.ndarray]) -> str:

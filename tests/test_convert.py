@@ -275,15 +275,15 @@ def test_converted_checkpoint_does_what_the_published_code_did(job: Job):
 
 def test_layout_of_every_kind_of_parameter():
   conv = np.arange(2 * 3 * 5 * 7, dtype=np.float32).reshape(2, 3, 5, 7)  # OIHW
-  converted = relayout(conv)
+  converted = relayout(conv, "conv1.kernel")
   assert converted.shape == (5, 7, 3, 2)
   assert converted.flags.c_contiguous
   assert converted[4, 6, 2, 1] == conv[1, 2, 4, 6]
   assert converted[0, 1, 2, 0] == conv[0, 2, 0, 1]
   gamma = np.arange(6, dtype=np.float32).reshape(2, 3)
-  np.testing.assert_array_equal(relayout(gamma), gamma)
+  np.testing.assert_array_equal(relayout(gamma, "gdn1.gamma"), gamma)
   per_channel = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
-  np.testing.assert_array_equal(relayout(per_channel), [0, 1, 2, 3])
+  np.testing.assert_array_equal(relayout(per_channel, "f1.h"), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("network", NETWORKS)
