@@ -2,44 +2,65 @@
 
 import jax.numpy as jnp
 
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair, mean_pool
+from hvsjnd_jax.metrics.pairs import Images, Planes, Scores, check_pair, mean_pool, to_planes
 
-_GMSD_STABILITY = 170 / 255**2
+# On the 0..255 scale, as in the paper.
+_STABILITY = 170
+
+GMSD_SMALLEST_PX = 6  # three pixels, Prewitt's window, after the 2x2 mean
 
 
 def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12) -> Scores:
   """Gradient-magnitude similarity deviation; lower is better, 0 for equal images.
 
-  The spatial standard deviation (n - 1) of (2 g d + T) / (g^2 + d^2 + T), where g and d
-  are Prewitt gradient magnitudes of the 2x2-averaged images.
+  The standard deviation (n - 1) over pixels and channels of
+
+    (2 g d + T) / (g² + d² + T)
+
+  where g and d are Prewitt gradient magnitudes sqrt(x² + y² + e) of the 2x2-averaged
+  images, with zeros around them, and T = 170 on the 0..255 scale. Of an odd side the last
+  row is left out.
+
+  At pixels that are exactly flat (JPEG's blocks, saturated skies) x and y are rounding
+  errors, and with the published e = 1e-12 the root turns them into gradients of full
+  size: there the metric's gradient is noise, in every implementation. To train against
+  it, pass `gradient_floor=1`: the score hardly moves, and flat pixels stay quiet.
 
   Args:
-    distorted: Images in [0, 1].
+    distorted: Images in [0, 1], sides of at least 6 pixels.
     reference: Same shape.
-    gradient_floor: e in the magnitude sqrt(x^2 + e), on the 0..255 scale. The
-      published 1e-12 makes the metric's gradient noise where an image is flat; train
-      with 1 or so.
+    gradient_floor: e, on the 0..255 scale.
 
   Returns:
-    Scores, [B], >= 0.
+    Scores in [0, 0.6], [B].
+
+  Raises:
+    TypeError, ValueError: See `pairs.check_pair`.
 
   Source: Xue et al., "Gradient magnitude similarity deviation", 2014. Deviation, as in
-  the published JND code: computed on R, G and B, not on luma.
+  the published JND code: on R, G and B together, not on luma; n - 1, not n.
+
+  Example:
+    >>> image = jnp.full((1, 16, 16, 3), 0.5)
+    >>> float(gmsd(image, image)[0])
+    0.0
   """
-  check_pair("gmsd", distorted, reference)
-
-  def magnitude(images: Images) -> Images:
-    h, w = images.shape[1:3]
-    images = mean_pool(images[:, : h // 2 * 2, : w // 2 * 2])  # an odd row is left out
-    images = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = (images[:, :-2] + images[:, 1:-1] + images[:, 2:]) / 3
-    columns = (images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]) / 3
-    horizontal = rows[:, :, 2:] - rows[:, :, :-2]
-    vertical = columns[:, 2:] - columns[:, :-2]
-    return jnp.sqrt(horizontal**2 + vertical**2 + gradient_floor / 255**2)
-
-  d, r = magnitude(distorted), magnitude(reference)
-  similarity = (2 * d * r + _GMSD_STABILITY) / (d**2 + r**2 + _GMSD_STABILITY)
-  deviation = jnp.var(similarity, axis=(1, 2, 3), ddof=1)
+  distorted, reference = check_pair("gmsd", distorted, reference, smallest_px=GMSD_SMALLEST_PX)
+  d, r = (
+    _prewitt_magnitude(mean_pool(to_planes(images)), floor=gradient_floor / 255**2)
+    for images in (distorted, reference)
+  )
+  stability = _STABILITY / 255**2
+  similarity = (2 * d * r + stability) / (d**2 + r**2 + stability)
+  deviation = jnp.var(similarity.reshape(len(distorted), -1), axis=-1, ddof=1)
   # Equal images: the root's gradient at 0 is infinite; the score's own minimum is there.
   return jnp.where(deviation > 0, jnp.sqrt(jnp.where(deviation > 0, deviation, 1)), 0)
+
+
+def _prewitt_magnitude(planes: Planes, *, floor: float) -> Planes:
+  planes = jnp.pad(planes, ((0, 0), (1, 1), (1, 1)))
+  rows = (planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]) / 3
+  columns = (planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:]) / 3
+  horizontal = rows[:, :, 2:] - rows[:, :, :-2]
+  vertical = columns[:, 2:] - columns[:, :-2]
+  return jnp.sqrt(horizontal**2 + vertical**2 + floor)

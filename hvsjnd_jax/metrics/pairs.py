@@ -1,33 +1,93 @@
-"""What every metric does with its pair of images: check it, filter it, shrink it.
+"""What every metric does with its pair of images: check it, lay it out, shrink it.
 
-Images are float in [0, 1], NHWC.
+Images are float32 or float64 in [0, 1], NHWC, RGB. Metrics compute on planes, [B·C, H, W]:
+rows of one channel lie together, so that filters run along memory.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 Images = Float[Array, "b h w c"]
+Planes = Float[Array, "n h w"]
 Scores = Float[Array, " b"]
 
+# How far beyond [0, 1] values may lie: a decoder's overshoot passes, 0..255 and -1..1 do not.
+_OVERSHOOT = 0.5
 
-def check_pair(metric: str, distorted: Images, reference: Images) -> None:
-  for name, images in (("distorted", distorted), ("reference", reference)):
-    if not jnp.issubdtype(images.dtype, jnp.floating):
+
+def check_pair(
+  metric: str, distorted: Images, reference: Images, *, smallest_px: int = 1
+) -> tuple[Images, Images]:
+  """Refuses what a metric cannot take, and gives the pair as JAX arrays.
+
+  Type and shape are checked always, under `jax.jit` too. Values are checked only where
+  there are any: not under `jax.jit`, `jax.grad` or `jax.vmap`. They may lie 0.5 beyond
+  [0, 1], for images that are not clipped; NaN passes, and gives NaN.
+
+  Args:
+    metric: Its name, for the message.
+    distorted: Images in [0, 1].
+    reference: Same shape.
+    smallest_px: What either side must have.
+
+  Returns:
+    `distorted` and `reference`.
+
+  Raises:
+    TypeError: If one is neither float32 nor float64.
+    ValueError: If the two are not of one shape [B, H, W, C], if a side is below
+      `smallest_px`, or if values are those of another range, such as 0..255.
+  """
+  pair = {"distorted": jnp.asarray(distorted), "reference": jnp.asarray(reference)}
+  for name, images in pair.items():
+    if images.dtype not in (jnp.float32, jnp.float64):
       raise TypeError(
-        f"{metric}: expected float images in [0, 1], got {name} of {images.dtype}; "
-        "divide 8-bit images by 255"
+        f"{metric}: expected float32 or float64 images in [0, 1], got {name} of "
+        f"{images.dtype}; divide 8-bit images by 255"
       )
-  if distorted.ndim != 4 or distorted.shape != reference.shape:
+  shape = pair["distorted"].shape
+  if len(shape) != 4 or shape != pair["reference"].shape:
     raise ValueError(
       f"{metric}: expected two images of one shape [B, H, W, C], got distorted "
-      f"{distorted.shape} and reference {reference.shape}"
+      f"{shape} and reference {pair['reference'].shape}"
     )
+  if min(shape[1:3]) < smallest_px:
+    raise ValueError(
+      f"{metric}: expected sides of at least {smallest_px} pixels, got {shape[1]}x{shape[2]}"
+    )
+  for name, images in pair.items():
+    if images.size and not isinstance(images, jax.core.Tracer):
+      low, high = float(images.min()), float(images.max())
+      if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+        raise ValueError(
+          f"{metric}: expected values in [0, 1], got {name} from {low:g} to {high:g}"
+        )
+  return pair["distorted"], pair["reference"]
 
 
-def mean_pool(images: Images) -> Images:
-  """2x2 mean, stride 2; an odd side is padded with zeros that count, as MS-SSIM does."""
-  odd = [(size % 2, size % 2) for size in images.shape[1:3]]
-  padding = [(0, 0), *odd, (0, 0)]
-  window = (1, 2, 2, 1)
-  return lax.reduce_window(images, 0.0, lax.add, window, window, padding) / 4
+def to_planes(images: Images) -> Planes:
+  """Every channel of every image on its own, [B·C, H, W]."""
+  return images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
+
+
+def mean_pool(planes: Planes, size: int = 2, *, pad: bool = False) -> Planes:
+  """Mean over size x size pixels, stride `size`.
+
+  What is left at the end of a side is dropped; with `pad`, a side that is odd (the size
+  being 2) gets a row of zeros on both ends instead, which count in the mean.
+  """
+  margins = [(side % size, side % size) if pad else (0, 0) for side in planes.shape[1:]]
+  window = (1, size, size)
+  padding = [(0, 0), *margins]
+  return lax.reduce_window(planes, 0.0, lax.add, window, window, padding) / size**2
+
+
+def shrink(planes: Planes) -> Planes:
+  """To a shorter side of about 256 pixels: the size at which FSIM is defined.
+
+  Mean over f x f pixels, f = max(1, round(min(H, W) / 256)), a half to the even number.
+  """
+  factor = max(1, round(min(planes.shape[1:]) / 256))
+  return planes if factor == 1 else mean_pool(planes, factor)

@@ -24,6 +24,6 @@ def psnr(distorted: Images, reference: Images) -> Scores:
 
   Source: 100 for equal images is the published code's convention.
   """
-  check_pair("psnr", distorted, reference)
+  distorted, reference = check_pair("psnr", distorted, reference)
   error = jnp.square(distorted - reference).mean(axis=(1, 2, 3))
   return jnp.where(error > 0, -10 * jnp.log10(jnp.where(error > 0, error, 1)), 100)

@@ -1,72 +1,167 @@
 """Structural similarity, at one scale and at five. Images are float in [0, 1], NHWC."""
 
 import functools
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
 
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair, mean_pool
+from hvsjnd_jax.metrics.pairs import (
+  Images,
+  Planes,
+  Scores,
+  check_pair,
+  mean_pool,
+  to_planes,
+)
 
-_SSIM_WINDOW = 11
-_SSIM_SIGMA = 1.5
-_SSIM_C1 = 0.01**2
-_SSIM_C2 = 0.03**2
-_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MSSSIMVariant = Literal["wang2003", "reference"]
+
+_WINDOW = 11
+_SIGMA = 1.5
+_C1 = 0.01**2
+_C2 = 0.03**2
+_MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Below it a scale's score counts as this: the power's gradient stays finite.
+_MS_FLOOR = 1e-6
+
+SSIM_SMALLEST_PX = _WINDOW
+MS_SSIM_SMALLEST_PX = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
 
 
-def ms_ssim(distorted: Images, reference: Images) -> Scores:
-  """Multi-scale structural similarity; higher is better, 1 for equal images.
+def ssim(distorted: Images, reference: Images) -> Scores:
+  """Structural similarity; higher is better, 1 for equal images.
 
-  prod_{i<5} cs_i^{w_i} · ssim_5^{w_5} over five scales, for each channel, then the mean
-  over channels. Contrast terms below 0 count as 0, with a small floor that keeps the
-  power's gradient finite.
+  The mean of l · c over pixels and channels, where
+
+    l = (2 m_d m_r + C1) / (m_d² + m_r² + C1)
+    c = max(0, (2 s_dr + C2) / (s_d² + s_r² + C2))
+
+  with means, variances and covariance under a Gaussian window of 11x11 pixels and sigma
+  1.5, inside the image only, C1 = 0.01², C2 = 0.03².
 
   Args:
-    distorted: Images in [0, 1], min(H, W) > 160.
+    distorted: Images in [0, 1], sides of at least 11 pixels.
     reference: Same shape.
 
   Returns:
-    Scores, [B].
+    Scores in [0, 1], [B]. In float32 good to some 1e-5: variances are differences of
+    squares.
 
   Raises:
-    ValueError: If a side is 160 pixels or less.
+    TypeError, ValueError: See `pairs.check_pair`.
+
+  Source: Wang et al., "Image quality assessment: from error visibility to structural
+  similarity", 2004. Deviations, as in the published JND code: on R, G and B, not on luma;
+  c is cut at 0. Images keep their size: implementations that first shrink them to about
+  256 pixels, as the authors advise, give other figures from 384 pixels on.
+
+  Example:
+    >>> image = jnp.full((1, 16, 16, 3), 0.5)
+    >>> float(ssim(image, image)[0])
+    1.0
+  """
+  distorted, reference = check_pair("ssim", distorted, reference, smallest_px=SSIM_SMALLEST_PX)
+  b = len(distorted)
+  luminance, contrast = _terms(to_planes(distorted), to_planes(reference))
+  return (luminance * jax.nn.relu(contrast)).reshape(b, -1).mean(axis=-1)
+
+
+def ms_ssim(
+  distorted: Images, reference: Images, *, variant: MSSSIMVariant = "wang2003"
+) -> Scores:
+  """Multi-scale structural similarity; higher is better, 1 for equal images.
+
+  With c_i and l_i as in `ssim`, averaged over the pixels of scale i, each scale half the
+  size of the one before, and w = .0448 .2856 .3001 .2363 .1333:
+
+    "wang2003"   prod_{i<5} c_i^{w_i} · (l c)_5^{w_5}, of each channel, then their mean;
+    "reference"  prod_{i<5} (c_i^{w_i} · (l c)_5^{w_5}): what the published JND code
+                 computes. The last scale stands inside the product and so counts with
+                 4 w_5; c is cut at 0 at every pixel; and the channels' mean is taken at
+                 each scale.
+
+  A scale whose mean is below 1e-6 counts as 1e-6, so that gradients are finite.
+
+  Args:
+    distorted: Images in [0, 1], sides of at least 161 pixels.
+    reference: Same shape.
+    variant: The formula.
+
+  Returns:
+    Scores in [0, 1], [B].
+
+  Raises:
+    TypeError, ValueError: See `pairs.check_pair`; ValueError for an unknown variant.
 
   Source: Wang et al., "Multiscale structural similarity for image quality assessment",
-  2003. Not the published JND code's product, in which the last scale counts four times.
+  2003. Deviation, as in the published JND code: on R, G and B, not on luma, and the 2x2
+  mean counts a row of zeros on both ends of an odd side.
   """
-  check_pair("ms_ssim", distorted, reference)
-  smallest = min(distorted.shape[1:3])
-  if smallest <= (_SSIM_WINDOW - 1) * 2**4:
-    raise ValueError(f"ms_ssim: expected sides above 160 pixels, got {smallest}")
-  score = jnp.ones(())
-  for scale, weight in enumerate(_MS_SSIM_WEIGHTS):
+  distorted, reference = check_pair(
+    "ms_ssim", distorted, reference, smallest_px=MS_SSIM_SMALLEST_PX
+  )
+  if variant not in ("wang2003", "reference"):
+    raise ValueError(f"ms_ssim: expected variant wang2003 or reference, got {variant}")
+  b, _, _, c = distorted.shape
+  d, r = to_planes(distorted), to_planes(reference)
+  last = len(_MS_WEIGHTS) - 1
+  score = jnp.ones((), d.dtype)
+  for scale, weight in enumerate(_MS_WEIGHTS):
     if scale > 0:
-      distorted, reference = mean_pool(distorted), mean_pool(reference)
-    luminance, contrast = _ssim_terms(distorted, reference)
-    term = contrast if scale < 4 else luminance * contrast
-    term = term.mean(axis=(1, 2))
-    score = score * jnp.maximum(term, 1e-6) ** weight
+      d, r = mean_pool(d, pad=True), mean_pool(r, pad=True)
+    luminance, contrast = _terms(d, r)
+    if variant == "reference":
+      contrast = jax.nn.relu(contrast)
+      weight *= last if scale == last else 1
+    term = contrast if scale < last else luminance * contrast
+    term = term.mean(axis=(1, 2)).reshape(b, c)
+    if variant == "reference":
+      term = term.mean(axis=-1, keepdims=True)
+    score = score * jnp.maximum(term, _MS_FLOOR) ** weight
   return score.mean(axis=-1)
 
 
-def _ssim_terms(distorted: Images, reference: Images) -> tuple[Array, Array]:
-  """Luminance and contrast-structure maps of SSIM."""
-  offsets = jnp.arange(_SSIM_WINDOW, dtype=distorted.dtype) - _SSIM_WINDOW // 2
-  window = jnp.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
-  window = window / window.sum()
-
-  def blur(maps: Images) -> Images:
-    # A sum of shifted slices: XLA fuses it into one pass, where a grouped convolution
-    # with one channel a group is slow on a CPU.
-    h, w = maps.shape[1] - _SSIM_WINDOW + 1, maps.shape[2] - _SSIM_WINDOW + 1
-    rows = (window[i] * maps[:, i : i + h] for i in range(_SSIM_WINDOW))
-    maps = functools.reduce(jnp.add, rows)
-    columns = (window[i] * maps[:, :, i : i + w] for i in range(_SSIM_WINDOW))
-    return functools.reduce(jnp.add, columns)
-
-  mean_d, mean_r = blur(distorted), blur(reference)
-  variances = blur(distorted**2 + reference**2) - mean_d**2 - mean_r**2
-  covariance = blur(distorted * reference) - mean_d * mean_r
-  luminance = (2 * mean_d * mean_r + _SSIM_C1) / (mean_d**2 + mean_r**2 + _SSIM_C1)
-  contrast = (2 * covariance + _SSIM_C2) / (variances + _SSIM_C2)
+def _terms(distorted: Planes, reference: Planes) -> tuple[Planes, Planes]:
+  """Luminance and contrast-structure maps of SSIM, [B·C, H - 10, W - 10]."""
+  squares = distorted**2 + reference**2
+  # One blur of four maps: a fourth of the program to compile.
+  maps = _blur(jnp.concatenate([distorted, reference, squares, distorted * reference]))
+  mean_d, mean_r, squares, product = jnp.split(maps, 4)
+  means = mean_d**2 + mean_r**2
+  luminance = (2 * mean_d * mean_r + _C1) / (means + _C1)
+  contrast = (2 * (product - mean_d * mean_r) + _C2) / (squares - means + _C2)
   return luminance, contrast
+
+
+def _gaussian() -> list[float]:
+  offsets = np.arange(_WINDOW) - _WINDOW // 2
+  window = np.exp(-(offsets**2) / (2 * _SIGMA**2))
+  return (window / window.sum()).tolist()
+
+
+@jax.custom_vjp
+def _blur(maps: Planes) -> Planes:
+  """Gaussian window, inside only.
+
+  A sum of shifted slices: XLA fuses it into one pass, where a convolution of one channel
+  is slow on a CPU. Its transpose is the same sum of the padded gradient; the one that JAX
+  would derive, a sum of padded slices, runs and compiles several times as long.
+  """
+  h, w = (side - _WINDOW + 1 for side in maps.shape[1:])
+  window = _gaussian()
+  maps = functools.reduce(jnp.add, (g * maps[:, i : i + h] for i, g in enumerate(window)))
+  return functools.reduce(jnp.add, (g * maps[:, :, i : i + w] for i, g in enumerate(window)))
+
+
+def _blur_forward(maps: Planes) -> tuple[Planes, None]:
+  return _blur(maps), None
+
+
+def _blur_backward(_: None, gradient: Planes) -> tuple[Planes]:
+  margin = (_WINDOW - 1, _WINDOW - 1)
+  return (_blur(jnp.pad(gradient, ((0, 0), margin, margin))),)
+
+
+_blur.defvjp(_blur_forward, _blur_backward)
