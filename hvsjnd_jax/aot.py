@@ -16,6 +16,7 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
+from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
 from hvsjnd_jax.data import Crops
 from hvsjnd_jax.sharding import COPIED, SPLIT, make_mesh
@@ -111,7 +112,15 @@ def compile_ahead(config: TrainConfig, stage: Stage, devices: list[jax.Device]) 
     np.empty(batch, np.uint32),
     np.empty(batch, np.int32),
   )
-  arguments = (place(state, COPIED), 0, place(frozen, COPIED), place(crops, SPLIT))
+  backbones = None
+  if stage == "jnd" and config.jnd.quality_form == "aic":
+    backbones = nnx.eval_shape(
+      lambda: Backbones(VGG16(rngs=nnx.Rngs(0)), ResNet34(rngs=nnx.Rngs(0)))
+    )
+  arguments = (
+    *(place(state, COPIED), 0, place(frozen, COPIED)),
+    *(place(crops, SPLIT), place(backbones, COPIED)),
+  )
   start = time.perf_counter()
   step: Any = make_step(config, stage, graph, mesh)  # a jitted function, which Step does not say
   compiled = step.lower(*arguments).compile()

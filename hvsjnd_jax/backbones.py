@@ -7,6 +7,7 @@ weight: batch normalisation uses its stored statistics. `weights.load_vgg16` and
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,13 @@ class ResNet34(nnx.Module):
   def __call__(self, images: Images) -> Float[Array, "b classes"]:
     """Logits of images in [0, 1]."""
     return self.head(self.features(images))
+
+
+class Backbones(NamedTuple):
+  """What the adaptive quality assessment (`losses.aic_loss`) is made with."""
+
+  vgg16: VGG16
+  classifier: ResNet34
 
 
 def l2_pool(maps: Features) -> Features:

@@ -16,6 +16,10 @@ from hvsjnd_jax.priors import AttentionLayer
 Stage = Literal["hvs_sd", "jnd"]
 StageChoice = Literal["hvs_sd", "jnd", "both"]
 ComputeDtype = Literal["float32", "bfloat16"]
+# Forms of the terms of stage 2; `losses` says what each computes.
+MagnitudeForm = Literal["geometric", "mean", "total_variation"]
+QualityForm = Literal["ms_ssim_gmsd", "ms_ssim", "aic"]
+AttentionForm = Literal["l1", "kl", "correlation"]
 # A setting's name, what holds of its value, and that in words.
 _Rule = tuple[str, Callable[[Any], bool], str]
 
@@ -76,7 +80,14 @@ class JNDConfig(StageConfig):
   learning_rate: float = 1e-3
   lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
   magnitude_target: float = 0.0235  # typical lmbda · map in each channel: 6 gray levels
-  # Weights of the terms of `losses.jnd_objective`.
+  # Terms of `losses.jnd_objective`; the first form of each is ours.
+  magnitude_form: MagnitudeForm = "geometric"
+  quality_form: QualityForm = "ms_ssim_gmsd"
+  attention_form: AttentionForm = "l1"
+  # Folders of weights, for quality_form "aic" alone; see `python -m convert.from_torch`.
+  vgg16: str = ""
+  classifier: str = ""
+  # Weights of the terms.
   magnitude_weight: float = 1.0
   quality_weight: float = 1.0
   attention_weight: float = 0.3
@@ -150,6 +161,23 @@ class TrainConfig:
       *(
         (f"jnd.{term}_weight", lambda value: 0 <= value < math.inf, "at least 0 and finite")
         for term in ("magnitude", "quality", "attention", "visibility")
+      ),
+      *(
+        (f"jnd.{name}", lambda value, form=form: value in get_args(form), _either(form))
+        for name, form in (
+          ("magnitude_form", MagnitudeForm),
+          ("quality_form", QualityForm),
+          ("attention_form", AttentionForm),
+        )
+      ),
+      *(
+        (
+          f"jnd.{name}",
+          lambda value: value or self.jnd.quality_form != "aic",
+          "a folder of weights for quality_form 'aic' (python -m convert.from_torch "
+          f"--{name} {file} --out DIR)",
+        )
+        for name, file in (("vgg16", "vgg16-397923af.pth"), ("classifier", "CL_resNet34.pth"))
       ),
       ("jnd.resolution", lambda value: value in get_args(Resolution), _either(Resolution)),
       ("jnd.attention", lambda value: value in get_args(AttentionLayer), _either(AttentionLayer)),

@@ -7,13 +7,18 @@ key of its own noise, so that a batch computed in parts, on any devices, sees th
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from hvsjnd_jax.config import JNDConfig, RateDistortionConfig
+from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
+from hvsjnd_jax.config import AttentionForm, JNDConfig, RateDistortionConfig
 from hvsjnd_jax.estimator import JNDModel, inject, random_signs
 from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.metrics import gmsd, ms_ssim
+from hvsjnd_jax.metrics.dists import dists
+from hvsjnd_jax.metrics.fsim import fsim
+from hvsjnd_jax.metrics.gmsd import gmsd
+from hvsjnd_jax.metrics.ssim import ms_ssim, ssim
 from hvsjnd_jax.priors import compute_priors
 
 Images = Float[Array, "b h w 3"]
@@ -31,6 +36,24 @@ _MASKING_WINDOW_PX = 5
 _LUMA = (0.299, 0.587, 0.114)
 # On the 0..255 scale; see `metrics.gmsd`.
 _TRAINING_GRADIENT_FLOOR = 1.0
+
+# What the adaptive quality assessment counts for each class of distortion.
+_AIC_TRIOS = (
+  ("gmsd", "ms_ssim", "dists"),
+  ("dists", "ssim", "gmsd"),
+  ("ms_ssim", "gmsd", "fsim"),
+  ("gmsd", "ms_ssim", "dists"),
+  ("gmsd", "ssim", "ms_ssim"),
+)
+
+# Of the released magnitude losses.
+_RELEASED_JND_SCALE = 0.1
+_RELEASED_FLOOR = 0.001
+
+# Attention, in [0, 1], below which the divergence does not tell maps apart: a gray level.
+_ATTENTION_FLOOR = 1 / 255
+# Of the variances of two attention maps: maps of less contrast count as flat.
+_VARIANCE_FLOOR = 1e-6
 
 
 def rate_distortion_objective(
@@ -63,25 +86,45 @@ def rate_distortion_objective(
 
 
 def jnd_objective(
-  model: JNDModel, images: Images, keys: Keys, *, config: JNDConfig
+  model: JNDModel,
+  images: Images,
+  keys: Keys,
+  *,
+  config: JNDConfig,
+  backbones: Backbones | None = None,
 ) -> tuple[Array, Terms]:
   """Stage 2: hide as much noise as asked for where the perceptual domain shows it least.
 
-  The paper's three losses, and one on masking: magnitude holds each channel of the map to
-  a target; quality compares x2 with y2; attention compares xc with yc; visibility asks
-  for more noise where contrast masks it, and less where it does not.
+  The paper's three losses, and one on masking: magnitude says how much noise there shall
+  be; quality compares x2 with y2; attention compares xc with yc; visibility asks for more
+  noise where contrast masks it, and less where it does not. The first three have forms:
+
+    magnitude_form  "geometric" `magnitude_loss` (ours), "mean" `mean_magnitude_loss`,
+                    "total_variation" `total_variation_loss`
+    quality_form    "ms_ssim_gmsd" `quality_loss` (ours), "ms_ssim" 1 - MS-SSIM (variant
+                    "reference"), "aic" `aic_loss` of the trio that y2's class picks
+    attention_form  "l1" (ours), "kl", "correlation": `attention_loss`
+
+  The three released objectives, of no attention and no visibility term, are "mean" · 0.1 +
+  "aic", "total_variation" + "aic", and "mean" · 0.1 + "ms_ssim".
 
   Args:
     model: Trained in its generator; differentiate with respect to that alone.
     images: Crops of at least 168 pixels, sides multiples of 8.
     keys: Sources of the noise's signs, one for each image.
-    config: Weights and targets.
+    config: Forms, weights and targets.
+    backbones: What "aic" is computed with; frozen, as HVS-SD.
 
   Returns:
     The total, and the terms "magnitude", "quality", "attention" and "visibility", unweighted.
 
+  Raises:
+    ValueError: If the form "aic" gets no backbones.
+
   Source: Jin et al., arXiv 2208.07583. Weights, target and the visibility term are ours:
-  the paper's are not published.
+  the paper's are not published. Deviation: GMSD and FSIM train with a floor of 1 gray
+  level under their gradient magnitudes, where the published 1e-12 makes noise of the
+  gradient.
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
@@ -92,10 +135,33 @@ def jnd_objective(
   noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
 
   noise = config.lmbda * jnd
+  if config.magnitude_form == "geometric":
+    magnitude = magnitude_loss(noise, target=config.magnitude_target)
+  elif config.magnitude_form == "mean":
+    magnitude = mean_magnitude_loss(jnd, images)
+  else:
+    magnitude = total_variation_loss(jnd, images)
+  if config.quality_form == "ms_ssim_gmsd":
+    quality = quality_loss(noisy.degraded, clean.degraded)
+  elif config.quality_form == "ms_ssim":
+    quality = 1 - ms_ssim(noisy.degraded, clean.degraded, variant="reference")
+  else:
+    if backbones is None:
+      raise ValueError(
+        "jnd_objective: quality_form 'aic' needs backbones: see weights.load_vgg16 and "
+        "weights.load_classifier"
+      )
+    quality = aic_loss(
+      noisy.degraded,
+      clean.degraded,
+      classify(backbones.classifier, noisy.degraded),
+      vgg16=backbones.vgg16,
+      gradient_floor=_TRAINING_GRADIENT_FLOOR,
+    )
   terms = {
-    "magnitude": magnitude_loss(noise, target=config.magnitude_target),
-    "quality": quality_loss(noisy.degraded, clean.degraded),
-    "attention": jnp.abs(noisy.attention - clean.attention).mean(axis=(1, 2, 3)),
+    "magnitude": magnitude,
+    "quality": quality,
+    "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
     "visibility": visibility_loss(noise, images),
   }
   terms = {name: value.mean() for name, value in terms.items()}
@@ -119,11 +185,124 @@ def magnitude_loss(noise: Images, *, target: float) -> Losses:
   Returns:
     Losses, [B], >= 0.
 
-  Source: the form is the released magnitude loss's; there it holds the sum of the
-  channels' arithmetic means.
+  Source: the form is that of `mean_magnitude_loss`, the released one; means, target and
+  channels are ours.
   """
   typical = jnp.exp(jnp.log(noise + _AMPLITUDE_FLOOR).mean(axis=(1, 2)))
   return jnp.log((typical**2 + target**2) / (2 * typical * target)).mean(axis=-1)
+
+
+def mean_magnitude_loss(jnd: Images, images: Images) -> Losses:
+  """log((N² + M² + .001) / (2 N M + .001)): the released code's first magnitude loss.
+
+  N is the sum over channels of the image's mean gradient magnitude (`edge_magnitude`), M
+  0.1 times the sum over channels of the map's mean. Zero where M = N: maps follow the
+  amount of detail in an image.
+
+  Args:
+    jnd: JND maps, >= 0, without lmbda.
+    images: The images that they are for.
+
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: the published JND code. The paper has no formula; `magnitude_loss` is ours.
+  """
+  detail = edge_magnitude(images).mean(axis=(1, 2)).sum(axis=-1)
+  amount = _RELEASED_JND_SCALE * jnd.mean(axis=(1, 2)).sum(axis=-1)
+  return _log_ratio(detail, amount)
+
+
+def total_variation_loss(jnd: Images, images: Images) -> Losses:
+  """log((T1² + T2² + .001) / (2 T1 T2 + .001)): the released code's second magnitude loss.
+
+  T1 = 1 / (TV + 1) and T2 = 1 / (S + 1), where TV is the sum of the image's gradient
+  magnitude (`edge_magnitude`) and S that of the map, over all pixels and channels.
+
+  It tells sums of some tens apart, and hardly any above: for S = 1000 and whatever TV the
+  .001 outweighs T2², and the gradient is next to zero. Real images are there.
+
+  Args:
+    jnd: JND maps, >= 0, without lmbda.
+    images: The images that they are for.
+
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: the published JND code.
+  """
+  variation = edge_magnitude(images).sum(axis=(1, 2, 3))
+  amount = jnd.sum(axis=(1, 2, 3))
+  return _log_ratio(1 / (variation + 1), 1 / (amount + 1))
+
+
+def _log_ratio(a: Losses, b: Losses) -> Losses:
+  # log1p of the difference: exactly 0, not a rounding error, where the two are equal.
+  return jnp.log1p(jnp.square(a - b) / (2 * a * b + _RELEASED_FLOOR))
+
+
+def edge_magnitude(images: Images) -> Images:
+  """Prewitt's gradient magnitude, sqrt(x² + y² + 1e-12), of each channel.
+
+  Differences of means over three pixels, two pixels apart; the border is repeated.
+
+  Args:
+    images: Images in [0, 1].
+
+  Returns:
+    Magnitudes, same shape, >= 0.
+  """
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+  rows = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
+  columns = (padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]) / 3
+  horizontal = rows[:, :, 2:] - rows[:, :, :-2]
+  vertical = columns[:, 2:] - columns[:, :-2]
+  return jnp.sqrt(horizontal**2 + vertical**2 + 1e-12)
+
+
+def attention_loss(
+  distorted: Float[Array, "b h w 1"],
+  reference: Float[Array, "b h w 1"],
+  *,
+  form: AttentionForm = "l1",
+) -> Losses:
+  """How far attention moves; 0 for equal maps.
+
+    "l1"           mean |a - b|, in [0, 1]
+    "kl"           sum q log(q / p), where p and q are a + 1/255 and b + 1/255 as shares of
+                   their sums over the image; >= 0
+    "correlation"  1 - (cov + e) / sqrt((var a + e) (var b + e)), e = 1e-6; in [0, 2]
+
+  with a of the distorted image and b of the reference. "l1" sees levels, "kl" shares, and
+  where the reference attends above all, "correlation" the pattern alone. Gradients are
+  finite for flat maps.
+
+  Args:
+    distorted: Attention maps in [0, 1], yc.
+    reference: Same shape, xc.
+    form: Which.
+
+  Returns:
+    Losses, [B].
+
+  Source: "kl" and "correlation" are measures of saliency maps, see Bylinskii et al., "What
+  do different evaluation metrics tell us about saliency models?", 2019. Which the paper
+  trained with is not published.
+  """
+  if form == "l1":
+    return jnp.abs(distorted - reference).mean(axis=(1, 2, 3))
+  if form == "kl":
+    p, q = (
+      (maps + _ATTENTION_FLOOR) / (maps + _ATTENTION_FLOOR).sum(axis=(1, 2, 3), keepdims=True)
+      for maps in (distorted, reference)
+    )
+    return (q * (jnp.log(q) - jnp.log(p))).sum(axis=(1, 2, 3))
+  a, b = (maps - maps.mean(axis=(1, 2, 3), keepdims=True) for maps in (distorted, reference))
+
+  def mean_product(a: Array, b: Array) -> Losses:
+    return (a * b).mean(axis=(1, 2, 3)) + _VARIANCE_FLOOR
+
+  return 1 - mean_product(a, b) / jnp.sqrt(mean_product(a, a) * mean_product(b, b))
 
 
 def visibility_loss(noise: Images, images: Images) -> Losses:
@@ -160,3 +339,69 @@ def quality_loss(distorted: Images, reference: Images) -> Losses:
   structure = 1 - ms_ssim(distorted, reference)
   edges = gmsd(distorted, reference, gradient_floor=_TRAINING_GRADIENT_FLOOR)
   return (structure + edges) / 2
+
+
+def classify(classifier: ResNet34, images: Images) -> Int[Array, " b"]:
+  """The kind of distortion that the classifier sees in each image: 0 to 4, no gradient.
+
+  Args:
+    classifier: The network, from `weights.load_classifier`.
+    images: Images in [0, 1].
+
+  Returns:
+    Classes, [B], integers.
+  """
+  return classifier(lax.stop_gradient(images)).argmax(axis=-1)
+
+
+def aic_loss(
+  distorted: Images,
+  reference: Images,
+  classes: Int[Array, " b"],
+  *,
+  vgg16: VGG16,
+  gradient_floor: float = 1e-12,
+) -> Losses:
+  """Adaptive quality assessment (AIC): the mean of three distances that the class picks.
+
+    class 0, 3  GMSD, MS-SSIM, DISTS
+    class 1     DISTS, SSIM, GMSD
+    class 2     MS-SSIM, GMSD, FSIM
+    class 4     GMSD, SSIM, MS-SSIM
+
+  SSIM, MS-SSIM (variant "reference") and FSIM count as 1 - score. All five are computed
+  for every image, and weighted by a row of a table: a batch may mix classes.
+
+  Args:
+    distorted: Images in [0, 1], sides of more than 160 pixels.
+    reference: Same shape.
+    classes: Class of each distorted image, 0 to 4, from `classify`.
+    vgg16: The network of DISTS, from `weights.load_vgg16`.
+    gradient_floor: Of GMSD and FSIM; their docstrings say why training wants 1.
+
+  Returns:
+    Losses, [B]; 0 for equal images.
+
+  Raises:
+    TypeError: If the images are not floating point, or the classes no integers.
+    ValueError: If the images are no two of one shape [B, H, W, 3] and large enough, or the
+      classes are not [B].
+
+  Source: the published JND code.
+  """
+  if not jnp.issubdtype(classes.dtype, jnp.integer):
+    raise TypeError(f"aic_loss: expected integer classes, got {classes.dtype}")
+  if classes.shape != distorted.shape[:1]:
+    raise ValueError(
+      f"aic_loss: expected a class for each of {distorted.shape[0]} images, got {classes.shape}"
+    )
+  distances = {
+    "gmsd": gmsd(distorted, reference, gradient_floor=gradient_floor),
+    "ms_ssim": 1 - ms_ssim(distorted, reference, variant="reference"),
+    "dists": dists(distorted, reference, vgg16=vgg16),
+    "ssim": 1 - ssim(distorted, reference),
+    "fsim": 1 - fsim(distorted, reference, gradient_floor=gradient_floor),
+  }
+  shares = np.asarray([[name in trio for name in distances] for trio in _AIC_TRIOS]) / 3
+  stacked = jnp.stack(list(distances.values()), axis=-1)
+  return (stacked * jnp.asarray(shares, stacked.dtype)[classes]).sum(axis=-1)

@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
+from hvsjnd_jax.backbones import Backbones
 from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
 from hvsjnd_jax.data import Crops
 from hvsjnd_jax.estimator import JNDModel
@@ -36,7 +37,7 @@ class TrainState(NamedTuple):
   ema: PyTree
 
 
-Step = Callable[[TrainState, int, PyTree, Crops], tuple[TrainState, Terms]]
+Step = Callable[[TrainState, int, PyTree, Crops, Backbones | None], tuple[TrainState, Terms]]
 
 
 def split_model(model: JNDModel, stage: Stage) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -64,11 +65,12 @@ def make_optimizer(settings: StageConfig) -> optax.GradientTransformation:
 
 
 def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh) -> Step:
-  """Builds the jitted update: (state, step, frozen, crops) → (state, terms).
+  """Builds the jitted update: (state, step, frozen, crops, backbones) → (state, terms).
 
   Each device computes the gradient of its own crops, in `accumulation_steps` parts one
   after the other; one all-reduce averages gradients and terms over the mesh. The state's
-  buffers are donated: the old state cannot be used afterwards.
+  buffers are donated: the old state cannot be used afterwards. `backbones` are those of
+  the quality form "aic", else None.
 
   Args:
     config: The run.
@@ -80,25 +82,33 @@ def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh
   optimizer = make_optimizer(settings)
   parts = settings.accumulation_steps
 
-  def objective(params: PyTree, frozen: PyTree, crops: Crops) -> tuple[Array, Terms]:
+  def objective(
+    params: PyTree, frozen: PyTree, backbones: Backbones | None, crops: Crops
+  ) -> tuple[Array, Terms]:
     model = nnx.merge(graph, params, frozen)
     images = jnp.asarray(crops.pixels, jnp.float32) / 255
     keys = jax.vmap(jax.random.key)(crops.noise_seeds)
     if stage == "hvs_sd":
       total, terms = rate_distortion_objective(model.hvs_sd, images, keys, config=config.hvs_sd)
     else:
-      total, terms = jnd_objective(model, images, keys, config=config.jnd)
+      total, terms = jnd_objective(model, images, keys, config=config.jnd, backbones=backbones)
     return total, {"loss": total, **terms}
 
   # Not left to the compiler: it may gather a whole batch on every device, and would reduce
   # after every part. Nothing is differentiated through the map, so its own bookkeeping of
   # copies (check_vma), which custom derivatives do not know, is not needed.
   @functools.partial(
-    jax.shard_map, mesh=mesh, in_specs=(COPIED, COPIED, SPLIT), out_specs=COPIED, check_vma=False
+    jax.shard_map,
+    mesh=mesh,
+    in_specs=(COPIED, COPIED, COPIED, SPLIT),
+    out_specs=COPIED,
+    check_vma=False,
   )
-  def average_gradient(params: PyTree, frozen: PyTree, crops: Crops) -> tuple[PyTree, Terms]:
+  def average_gradient(
+    params: PyTree, frozen: PyTree, backbones: Backbones | None, crops: Crops
+  ) -> tuple[PyTree, Terms]:
     def compute(part: Crops) -> tuple[PyTree, Terms]:
-      return jax.grad(objective, has_aux=True)(params, frozen, part)
+      return jax.grad(objective, has_aux=True)(params, frozen, backbones, part)
 
     def add(sums: PyTree, part: Crops) -> tuple[PyTree, None]:
       return jax.tree.map(jnp.add, sums, compute(part)), None
@@ -115,9 +125,13 @@ def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=(copied, copied))
   def run_step(
-    state: TrainState, step: int, frozen: PyTree, crops: Crops
+    state: TrainState,
+    step: int,
+    frozen: PyTree,
+    crops: Crops,
+    backbones: Backbones | None = None,
   ) -> tuple[TrainState, Terms]:
-    grads, terms = average_gradient(state.params, frozen, crops)
+    grads, terms = average_gradient(state.params, frozen, backbones, crops)
     updates, opt_state = optimizer.update(grads, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     # Young averages follow fast, so that the start does not weigh on them.

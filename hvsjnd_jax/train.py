@@ -33,7 +33,15 @@ from tqdm import tqdm
 
 from hvsjnd_jax.aot import Cost, TopologyError, compile_ahead, open_topology
 from hvsjnd_jax.checkpoint import CheckpointError
-from hvsjnd_jax.config import ComputeDtype, Stage, StageChoice, TrainConfig
+from hvsjnd_jax.config import (
+  AttentionForm,
+  ComputeDtype,
+  MagnitudeForm,
+  QualityForm,
+  Stage,
+  StageChoice,
+  TrainConfig,
+)
 from hvsjnd_jax.data import DataError
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.priors import AttentionLayer
@@ -124,7 +132,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _load_config(file: str, overrides: list[str]) -> TrainConfig:
-  for option in (StageChoice, ComputeDtype, Resolution, AttentionLayer):
+  forms = (MagnitudeForm, QualityForm, AttentionForm)
+  for option in (StageChoice, ComputeDtype, Resolution, AttentionLayer, *forms):
     parser = flags.EnumParser(get_args(option))
     config_flags.register_flag_parser_for_type(option, parser)
   words = ["train", f"--config={file}", *overrides]

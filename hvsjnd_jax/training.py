@@ -22,6 +22,7 @@ from flax import nnx, traverse_util
 from jax.sharding import Mesh
 
 from hvsjnd_jax import pictures, weights
+from hvsjnd_jax.backbones import Backbones
 from hvsjnd_jax.checkpoint import Checkpoints
 from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
 from hvsjnd_jax.data import Crops, PhotoSource, crop_stream, first_crop, open_photos
@@ -49,6 +50,8 @@ _MAY_CHANGE = (
   "data.images",
   "data.tfds",
   "data.threads",
+  "vgg16",  # where the folders are; what they hold must stay
+  "classifier",
 )
 
 
@@ -80,9 +83,12 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
     CheckpointError: If the newest checkpoint is damaged.
     TrainError: If the devices cannot share a batch, stage 1 is missing for stage 2, the
       checkpoints are of a run with other settings, or a loss is not finite.
+    WeightsError: If a network that the loss needs is missing or damaged.
     PreemptedError: On SIGTERM, after saving.
   """
   config.validate()
+  for stage in config.stages:
+    _hash_backbones(config, stage)  # whether they are there, before hours of another stage
   mesh = make_mesh()
   for stage in config.stages:
     check_batch(getattr(config, stage), stage, mesh)
@@ -149,6 +155,7 @@ def _train_stage(
       frozen = restored.pop("frozen")
       state = TrainState(**restored)
     run_step = make_step(config, stage, graph, mesh)
+    backbones = copy_to_all(_load_backbones(config, stage), mesh)
     stream = _open_stream(config, stage, photos, first_step=step)
 
     log = None
@@ -159,7 +166,7 @@ def _train_stage(
     unread = _Unread()
     while step < settings.num_steps:
       crops = next(stream)
-      state, terms = run_step(state, step, frozen, split_batch(crops, mesh))
+      state, terms = run_step(state, step, frozen, split_batch(crops, mesh), backbones)
       step += 1
       unread.append(step, terms, crops)
       last = step == settings.num_steps
@@ -182,6 +189,24 @@ def _train_stage(
         checkpoints.save(step, frozen=frozen, **state._asdict())
       if stops and not last:
         raise PreemptedError(f"stopped by SIGTERM; step {step} of stage {stage!r} is saved")
+
+
+def _hash_backbones(config: TrainConfig, stage: Stage) -> dict[str, str]:
+  """The SHA-256 of the weights that the stage's loss is computed with, by network."""
+  if stage == "hvs_sd" or config.jnd.quality_form != "aic":
+    return {}
+  return {
+    network: weights.read_backbone_manifest(network, getattr(config.jnd, network))["sha256"]
+    for network in Backbones._fields
+  }
+
+
+def _load_backbones(config: TrainConfig, stage: Stage) -> Backbones | None:
+  if not _hash_backbones(config, stage):
+    return None
+  return Backbones(
+    weights.load_vgg16(config.jnd.vgg16), weights.load_classifier(config.jnd.classifier)
+  )
 
 
 def _open_stream(
@@ -283,7 +308,8 @@ def _draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: Phot
 
 def _check_same_run(config: TrainConfig, stage: Stage, folder: Path) -> None:
   """Refuses to go on with settings that the checkpoints were not made with."""
-  saved = _flatten(read_config(folder))
+  # A setting that did not exist yet had its default's effect.
+  saved = _flatten(_settings_of(TrainConfig(), stage)) | _flatten(read_config(folder))
   given = _flatten(_settings_of(config, stage))
   changed = [
     f"{name} was {saved.get(name)!r} and is {value!r}"
@@ -298,11 +324,16 @@ def _check_same_run(config: TrainConfig, stage: Stage, folder: Path) -> None:
 
 
 def _settings_of(config: TrainConfig, stage: Stage) -> dict[str, Any]:
-  """What a stage is trained with: all settings but the choice of stages and the other's."""
+  """What a stage is trained with: all settings but the choice of stages and the other's.
+
+  With them, where the loss is computed with further networks, the hashes of their weights.
+  """
   settings = dataclasses.asdict(config)
   for name in ("stage", *get_args(Stage)):
     if name != stage:
       del settings[name]
+  if hashes := _hash_backbones(config, stage):
+    settings["backbones"] = hashes
   return settings
 
 
@@ -341,9 +372,10 @@ def export(workdir: Path, out: Path) -> None:
   for stage in get_args(Stage):
     steps = restore_weights(model, workdir, stage)
     config = read_config(workdir / stage)
-    for name, value in config["data"].items():
-      if Path(str(value)).is_absolute():
-        config["data"][name] = Path(value).name  # nobody's private paths
+    for section in (config["data"], config[stage]):
+      for name, value in section.items():
+        if Path(str(value)).is_absolute():
+          section[name] = Path(value).name  # nobody's private paths
     training[stage] = {"steps": steps, "config": config}
   objective = training["jnd"]["config"]["jnd"]
   model.resolution, model.attention = objective["resolution"], objective["attention"]

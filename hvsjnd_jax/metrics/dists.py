@@ -5,16 +5,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from hvsjnd_jax.backbones import VGG16
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair
+from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair, shrink
 
 _WEIGHTS = Path(__file__).parents[1] / "assets/dists/weights.npz"
 _STAGE_CHANNELS = (3, 64, 128, 256, 512, 512)
 _C1 = 1e-6
 _C2 = 1e-6
-_TYPICAL_SIDE_PX = 256
 
 
 def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
@@ -42,18 +40,20 @@ def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
     Distances, [B], in [0, 2]; above 1 only for images that contradict each other.
 
   Raises:
-    TypeError: If the images are not floating point.
-    ValueError: If they are not of one shape [B, H, W, 3].
+    TypeError, ValueError: See `pairs.check_pair`; ValueError if there are not 3 channels.
 
   Source: Ding et al., "Image quality assessment: unifying structure and texture
   similarity", 2020, https://arxiv.org/abs/2004.07728. Deviation, as in the published JND
   code: Ding's own interpolates larger images so that the shorter side is 256, this averages
   whole blocks; the two agree where the shorter side is 256 or less.
   """
-  check_pair("dists", distorted, reference)
+  distorted, reference = check_pair("dists", distorted, reference)
   if distorted.shape[-1] != 3:
-    raise ValueError(f"dists: expected RGB images [B, H, W, 3], got shape {distorted.shape}")
-  distorted, reference = _downsample(distorted), _downsample(reference)
+    raise ValueError(f"dists: expected 3 channels, got {distorted.shape[-1]}")
+  distorted, reference = (
+    jnp.stack([shrink(images[..., c]) for c in range(3)], axis=-1)
+    for images in (distorted, reference)
+  )
   stages = zip(
     _load_weights(),
     (distorted, *vgg16.features(distorted)),
@@ -78,11 +78,3 @@ def _load_weights() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
   total = alpha.sum() + beta.sum()
   ends = np.cumsum(_STAGE_CHANNELS)[:-1]
   return tuple(zip(np.split(alpha / total, ends), np.split(beta / total, ends), strict=True))
-
-
-def _downsample(images: Float[Array, "b h w c"]) -> Float[Array, "b h/f w/f c"]:
-  b, h, w, c = images.shape
-  factor = max(1, round(min(h, w) / _TYPICAL_SIDE_PX))
-  h, w = h // factor, w // factor
-  blocks = images[:, : h * factor, : w * factor].reshape(b, h, factor, w, factor, c)
-  return blocks.mean(axis=(2, 4))
