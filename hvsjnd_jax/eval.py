@@ -2,16 +2,18 @@
 
   python -m hvsjnd_jax.eval --lmbda 10
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
+  python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
 
 The noise follows from the seed and the image alone: neither the file's name nor its place
 among the others changes a byte. An image given twice is evaluated once. A --save folder
 inside a --path folder is left out of the walk, so that no run evaluates an earlier one.
 
-Images are processed whole: on a CPU count 1.6 GB of memory for a megapixel.
+Images are processed whole: on a CPU count 1.6 GB of memory for a megapixel. One that is too
+small for a metric is named, and counts in the means of the others.
 
-The exit status is 0 when every image was evaluated, 1 when some or all could not be, 2
-when the command could not start or the results could not be written, 130 when it was
-interrupted, and 141 when the reader of its output left.
+The exit status is 0 when every image was evaluated, 1 when some or all could not be (or one
+was too small for a metric), 2 when the command could not start or the results could not be
+written, 130 when it was interrupted, and 141 when the reader of its output left.
 """
 
 import argparse
@@ -27,14 +29,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax import pictures, weights
+from hvsjnd_jax import figures, pictures, weights
 from hvsjnd_jax.estimator import MIN_SIDE_PX, JNDModel, analyze, inject, random_signs
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.images import (
@@ -48,14 +50,13 @@ from hvsjnd_jax.images import (
   write_npy,
   write_png,
 )
-from hvsjnd_jax.metrics import psnr
+from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.priors import AttentionLayer
 
 # CC0 and public-domain photographs that come with scikit-image.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 # Measured on a CPU: a peak of 4.7 GiB for 2000x1500 pixels.
 _BYTES_PER_PIXEL = 1600
-_FIGURES = ("psnr_r", "psnr_g", "psnr_b", "psnr")
 _OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
@@ -135,6 +136,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     help="write the distorted image, JND map, attention map and a sheet of each image",
   )
   parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+  parser.add_argument(
+    "--metrics",
+    default="psnr",
+    metavar="M,M",
+    help=f"what to report, of {', '.join(METRICS)} (default: psnr)",
+  )
+  parser.add_argument(
+    "--vgg16",
+    type=Path,
+    metavar="DIR",
+    help="a folder of VGG16's weights, which dists needs and this package does not ship: "
+    "python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR",
+  )
   return parser.parse_args(argv)
 
 
@@ -157,7 +171,12 @@ def _seed(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+  try:
+    args.metrics = figures.parse_metrics(args.metrics)
+  except ValueError as error:
+    raise _UsageError(f"--metrics: {error}") from None
   files = _find(args)
+  backbones = figures.load_backbones(args.metrics, vgg16=args.vgg16)
   model = weights.load(args.weights)
   stems = {} if args.save is None else _make_stems(files, args.save)
   if args.json is not None:
@@ -165,7 +184,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.json.is_dir():
       raise _UsageError(f"--json {args.json}: a folder; expected the name of a file")
   weights_used = _describe_weights(args, model)
-  records: list[dict[str, Any]] = []
+  records: list[figures.Figures] = []
+  paths: list[str] = []
   errors: list[dict[str, str]] = []
   with tqdm(files, unit="image", disable=None) as bar:  # None: no bar in a pipe
     for file in bar:
@@ -173,21 +193,22 @@ def _run(args: argparse.Namespace) -> int:
         with _silent_stderr():
           pixels = read_image(file)
         _check_size(pixels)
-        evaluated = _evaluate(model, pixels, args)
+        evaluated = _evaluate(model, pixels, args, backbones)
       except ImageError as error:
         errors.append({"path": str(file), "error": str(error)})
         tqdm.write(f"eval: {file}: {error}", file=sys.stderr)
         continue
-      tqdm.write(f"Images Path is: {file}\n{_describe_psnr(evaluated.psnr)}")
-      records.append({"path": str(file), **evaluated.psnr})
+      described = figures.describe(evaluated.figures, args.metrics, size=pixels.shape[:2])
+      tqdm.write(f"Images Path is: {file}\n{described}")
+      records.append(figures.select(evaluated.figures, args.metrics))
+      paths.append(str(file))
       if stems:
         _save_pictures(stems[file], pixels, evaluated, lmbda=args.lmbda)
 
-  mean = {
-    name: float(np.mean([record[name] for record in records])) for name in _FIGURES if records
-  }
+  mean = figures.average(records)
   if records:
-    print(f"Mean over {len(records)} image{'s' * (len(records) > 1)}:\n{_describe_psnr(mean)}")
+    described = figures.describe(mean, args.metrics)
+    print(f"Mean over {len(records)} image{'s' * (len(records) > 1)}:\n{described}")
   if errors:
     print(f"eval: {len(errors)} of {len(files)} files could not be used", file=sys.stderr)
   if args.json is not None:
@@ -195,12 +216,13 @@ def _run(args: argparse.Namespace) -> int:
       "lmbda": args.lmbda,
       "seed": args.seed,
       "weights": weights_used,
-      "images": records,
+      "images": [{"path": p, **r} for p, r in zip(paths, records, strict=True)],
       "mean": mean,
       "errors": errors,
     }
     _write_text(args.json, json.dumps(report, indent=2) + "\n")
-  return 1 if errors else 0
+  too_small = any(None in record.values() for record in records)
+  return 1 if errors or too_small else 0
 
 
 @contextlib.contextmanager
@@ -279,34 +301,29 @@ class _Evaluated(NamedTuple):
   distorted: np.ndarray
   jnd: np.ndarray
   attention: np.ndarray
-  psnr: dict[str, float]
+  figures: figures.Figures
 
 
-def _evaluate(model: JNDModel, pixels: Pixels, args: argparse.Namespace) -> _Evaluated:
+def _evaluate(
+  model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: figures.Backbones
+) -> _Evaluated:
   # The signs follow from seed and content: not from the file's name or its place.
   key = jax.random.fold_in(jax.random.key(args.seed), zlib.crc32(pixels.tobytes()))
+  height, width = pixels.shape[:2]
   try:
     image = jnp.asarray(pixels[None], jnp.float32) / 255
     analysis = analyze(model, image, resolution=args.resolution, attention=args.attention)
-    signs = random_signs(key, pixels.shape[:2])
+    signs = random_signs(key, (height, width))
     distorted = inject(image, analysis.jnd, signs, lmbda=args.lmbda)
-    channels = [slice(i, i + 1) for i in range(3)]
-    figures = [psnr(distorted[..., c], image[..., c]) for c in (*channels, slice(None))]
     return _Evaluated(
       np.asarray(distorted[0]),
       np.asarray(analysis.jnd[0]),
       np.asarray(analysis.priors.attention[0, ..., 0]),
-      {name: float(figure[0]) for name, figure in zip(_FIGURES, figures, strict=True)},
+      figures.measure(distorted, image, args.metrics, backbones=backbones),
     )
   except (jax.errors.JaxRuntimeError, MemoryError) as error:
     reason = str(error).partition("\n")[0]
-    height, width = pixels.shape[:2]
     raise ImageError(f"{width}x{height} pixels cannot be computed here: {reason}") from None
-
-
-def _describe_psnr(figures: dict[str, float]) -> str:
-  lines = [f"Result-{name.upper()} PSNR: {figures[f'psnr_{name}']:.4f}" for name in "rgb"]
-  return "\n".join([*lines, f"Total PSNR: {figures['psnr']:.4f}"])
 
 
 def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, str]:
@@ -325,7 +342,7 @@ def _save_pictures(stem: Path, pixels: Pixels, evaluated: _Evaluated, *, lmbda: 
     attention=evaluated.attention,
     jnd=evaluated.jnd,
     distorted=evaluated.distorted,
-    note=f"lmbda {lmbda:g}: {evaluated.psnr['psnr']:.2f} dB",
+    note=f"lmbda {lmbda:g}: {evaluated.figures['psnr']:.2f} dB",
   )
   jnd, _ = pictures.visible_jnd(evaluated.jnd)
   attention = pictures.jet(evaluated.attention)

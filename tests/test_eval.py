@@ -17,13 +17,16 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from hvsjnd_jax import eval as command
 from hvsjnd_jax import weights
+from hvsjnd_jax.backbones import VGG16
 from hvsjnd_jax.estimator import JNDModel, estimate
 from hvsjnd_jax.eval import main
 from hvsjnd_jax.images import read_image
+from hvsjnd_jax.metrics import fsim
 
 ROOT = Path(__file__).parents[1]
 SIZE = (16, 24)  # one for all tests: one compilation
@@ -153,6 +156,58 @@ def test_no_noise_is_100_db(report: Callable[..., dict[str, Any]], photos: Path)
   )
 
 
+def test_metrics_are_reported_in_the_order_asked_for(
+  report: Callable[..., dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  result = report("--path", photos, "--lmbda", 10, "--metrics", "gmsd, psnr,ssim,gmsd")
+  number = r"\d+\.\d{4}"
+  figures = rf"gmsd: 0\.\d{{6}}\n(.* PSNR: {number}\n){{4}}ssim: 0\.\d{{6}}\n"
+  image = rf"Images Path is: .*\n{figures}"
+  stdout = capsys.readouterr().out
+  assert re.fullmatch(rf".*extension: 1\n({image}){{3}}Mean over 3 images:\n{figures}", stdout)
+  for record in result["images"]:
+    assert list(record) == ["path", "gmsd", *FIGURES, "ssim"]
+  assert list(result["mean"]) == ["gmsd", *FIGURES, "ssim"]
+  for name in result["mean"]:
+    values = [record[name] for record in result["images"]]
+    assert result["mean"][name] == pytest.approx(np.mean(values))
+
+
+def test_metrics_are_those_of_the_library(report: Callable[..., dict[str, Any]], photos: Path):
+  result = report("--path", photos / "b.png", "--lmbda", 10, "--metrics", "fsim", "--save", "out")
+  assert result["mean"].keys() == {"fsim"}
+  distorted, reference = (
+    jax.numpy.asarray(read_image(file)[None] / 255, "float32")
+    for file in (Path("out/b_distorted.png"), photos / "b.png")
+  )
+  # The saved picture is rounded to 8 bits.
+  assert result["mean"]["fsim"] == pytest.approx(float(fsim(distorted, reference)[0]), abs=1e-3)
+
+
+def test_image_too_small_for_a_metric(
+  report: Callable[..., dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  draw(6).resize((10, 9)).save(photos / "small.png")
+  result = report("--path", photos, "--metrics", "ssim,ms_ssim", status=1)
+  stdout, stderr = capsys.readouterr()
+  assert "small.png\nssim: 10x9 pixels; at least 11x11 are needed\nms_ssim: 10x9 pixels;" in stdout
+  assert stdout.endswith("ms_ssim: no image is large enough; at least 161x161 are needed\n")
+  assert stderr == ""
+  ssims = [image["ssim"] for image in result["images"]]
+  assert ssims[3] is None
+  assert result["mean"] == {"ssim": pytest.approx(np.mean(ssims[:3])), "ms_ssim": None}
+  assert result["errors"] == []
+
+
+def test_dists_with_its_network(
+  report: Callable[..., dict[str, Any]], photos: Path, tmp_path: Path
+):
+  weights.save(tmp_path / "vgg16", VGG16(rngs=nnx.Rngs(0)), provenance={})
+  arguments = ("--path", photos / "b.png", "--metrics", "dists", "--vgg16", "vgg16")
+  assert report(*arguments, "--lmbda", 0)["mean"] == {"dists": 0}
+  assert 0 < report(*arguments, "--lmbda", 10)["mean"]["dists"] < 1
+
+
 def test_bytes_follow_from_seed_and_image_alone(run: Callable[..., int], photos: Path):
   files = [photos / name for name in ("b.png", "a/c.png", "d.bmp")]
   for index, order in enumerate([files, files[::-1], [photos], files[1:2]]):
@@ -180,7 +235,7 @@ def test_without_path_four_photographs_are_evaluated(
 ):
   seen = []
 
-  def evaluate(model: JNDModel, pixels: np.ndarray, args: object) -> command._Evaluated:
+  def evaluate(model: JNDModel, pixels: np.ndarray, *_: object) -> command._Evaluated:
     seen.append(pixels.shape)
     return command._Evaluated(pixels, pixels, pixels, dict.fromkeys(FIGURES, 50.0))
 
@@ -277,6 +332,20 @@ WRONG = {
   "save below a file": (("--path", "photos", "--save", "file/x"), "file/x: no folder, and"),
   "json to a folder": (("--path", "photos", "--json", "empty"), "--json empty: a folder"),
   "json below a file": (("--path", "photos", "--json", "file/x"), "file: no folder, and"),
+  "unknown metric": (
+    ("--path", "photos", "--metrics", "ssim,x"),
+    "--metrics: unknown metric 'x'; known: psnr, ssim, .*gmsd, fsim, dists",
+  ),
+  "no metric": (("--path", "photos", "--metrics", ""), "--metrics: unknown metric ''; known: psnr"),
+  "metric without its network": (
+    ("--path", "photos", "--metrics", "psnr,dists"),
+    "--metrics dists: .*vgg16-397923af.pth .*https://download.pytorch.org.*: "
+    "python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR; then add --vgg16 DIR",
+  ),
+  "no such network": (
+    ("--path", "photos", "--metrics", "dists", "--vgg16", "nowhere"),
+    ".*nowhere: no such folder.*--vgg16 vgg16-397923af.pth",
+  ),
   "json to a full disk": (("--path", "photos", "--json", "/dev/full"), "/dev/full: cannot be"),
 }
 

@@ -17,33 +17,50 @@ PAGES = tuple(map(Path, ("README.md", "docs/training.md", "hvsjnd_jax/assets/def
 # From the inside out: a module imports earlier ones only.
 MODULES = (
   # networks and metrics
-  *("layers", "hvs_sd", "generator", "metrics"),
+  *("layers", "hvs_sd", "generator", "backbones", "metrics"),
   # the method
   *("priors", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "weights", "dataset", "data", "sharding", "steps"),
+  *("images", "pictures", "weights", "figures", "dataset", "data", "sharding", "steps"),
   *("checkpoint", "preemption", "logbook", "training", "aot"),
   # commands
   *("eval", "train"),
 )
 
 
-def imported_modules(file: Path) -> set[str]:
+# Modules that are packages, and what stands in them: again a file imports earlier ones only.
+PACKAGES = {"metrics": ("pairs", "psnr", "ssim", "gmsd", "fsim", "dists", "__init__")}
+
+
+def imported_modules(file: Path, package: str = "hvsjnd_jax") -> set[str]:
   """The modules of the package that a file imports."""
   names: set[str] = set()
   for node in ast.walk(ast.parse(file.read_text())):
-    if isinstance(node, ast.ImportFrom) and node.module == "hvsjnd_jax":
+    if isinstance(node, ast.ImportFrom) and node.module == package:
       names |= {alias.name for alias in node.names}
-    elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hvsjnd_jax."):
-      names.add(str(node.module).split(".")[1])
+    elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+      names.add(str(node.module).removeprefix(f"{package}.").split(".")[0])
   return names
 
 
 def test_imports_point_one_way():
-  files = {file.stem: file for file in (ROOT / "hvsjnd_jax").glob("*.py")}
+  folder = ROOT / "hvsjnd_jax"
+  files = {file.stem: [file] for file in folder.glob("*.py")}
+  for package in PACKAGES:
+    files[package] = list((folder / package).glob("*.py"))
   assert files.keys() == {"__init__", *MODULES}
   for i, module in enumerate(MODULES):
-    assert imported_modules(files[module]) <= set(MODULES[:i]), module
+    for file in files[module]:
+      assert imported_modules(file) - {module} <= set(MODULES[:i]), file
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way_within(package: str):
+  files = {file.stem: file for file in (ROOT / "hvsjnd_jax" / package).glob("*.py")}
+  assert files.keys() == set(PACKAGES[package])
+  for i, module in enumerate(PACKAGES[package]):
+    imported = imported_modules(files[module], f"hvsjnd_jax.{package}")
+    assert imported <= set(PACKAGES[package][:i]), module
 
 
 def test_import_is_light():

@@ -51,8 +51,9 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
     for images in (distorted, reference)
   )
   stability = _STABILITY / 255**2
-  similarity = (2 * d * r + stability) / (d**2 + r**2 + stability)
-  deviation = jnp.var(similarity.reshape(len(distorted), -1), axis=-1, ddof=1)
+  # One minus the ratio, of the same deviation: exactly 0 for equal images.
+  difference = (d - r) ** 2 / (d**2 + r**2 + stability)
+  deviation = jnp.var(difference.reshape(len(distorted), -1), axis=-1, ddof=1)
   # Equal images: the root's gradient at 0 is infinite; the score's own minimum is there.
   return jnp.where(deviation > 0, jnp.sqrt(jnp.where(deviation > 0, deviation, 1)), 0)
 

@@ -68,9 +68,7 @@ def ssim(distorted: Images, reference: Images) -> Scores:
   return (luminance * jax.nn.relu(contrast)).reshape(b, -1).mean(axis=-1)
 
 
-def ms_ssim(
-  distorted: Images, reference: Images, *, variant: MSSSIMVariant = "wang2003"
-) -> Scores:
+def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "wang2003") -> Scores:
   """Multi-scale structural similarity; higher is better, 1 for equal images.
 
   With c_i and l_i as in `ssim`, averaged over the pixels of scale i, each scale half the
