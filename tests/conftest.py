@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from golden_backbones import build
 from golden_weights import draw_state
 
 from convert.keymap import PARAMETERS, convert
+from hvsjnd_jax.backbones import VGG16, ResNet34
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.hvs_sd import HVSSD
 from hvsjnd_jax.weights import build_model
@@ -118,6 +120,18 @@ def small_model(model: JNDModel) -> JNDModel:
 @pytest.fixture(scope="session")
 def small_hvs_sd(small_model: JNDModel) -> HVSSD:
   return small_model.hvs_sd
+
+
+@pytest.fixture(scope="session")
+def vgg16() -> VGG16:
+  """With the golden files' weights of seed 0."""
+  return build("vgg16", 0)
+
+
+@pytest.fixture(scope="session")
+def classifier() -> ResNet34:
+  """With the golden files' weights of seed 0."""
+  return build("classifier", 0)
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,9 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.visibility_weight", float("nan")),
     ("jnd.resolution", "full"),
     ("jnd.attention", "decoder"),
+    ("jnd.magnitude_form", "peak"),
+    ("jnd.quality_form", "psnr"),
+    ("jnd.attention_form", "l2"),
   ],
 )
 def test_impossible_value_is_named(name: str, value: object):
@@ -97,3 +100,15 @@ def test_impossible_value_is_named(name: str, value: object):
   setattr(holder, leaf, value)
   with pytest.raises(ValueError, match=rf"config\.{name} must be .*, got {value!r}"):
     config.validate()
+
+
+def test_aic_needs_the_folders_of_its_networks():
+  config = TrainConfig()
+  config.data.images = "photos"
+  config.jnd.quality_form = "aic"
+  for name, file in (("vgg16", "vgg16-397923af.pth"), ("classifier", "CL_resNet34.pth")):
+    command = rf"python -m convert\.from_torch --{name} {file} --out DIR"
+    with pytest.raises(ValueError, match=rf"config\.jnd\.{name} must be a folder .*{command}"):
+      config.validate()
+    setattr(config.jnd, name, "folder")
+  config.validate()

@@ -13,6 +13,7 @@ import safetensors.numpy
 from flax import nnx
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.backbones import VGG16
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.weights import MANIFEST_FILE, WEIGHTS_FILE, WeightsError
 
@@ -84,6 +85,10 @@ DAMAGED = {
   "future format": (lambda f: _edit_manifest(f, format=2), "expected format 1, got 2"),
   "no format": (lambda f: _edit_manifest(f, format=None), "expected format 1, got None"),
   "no hash": (lambda f: _edit_manifest(f, sha256=None), "expected the hash"),
+  "no parameters": (
+    lambda f: _edit_manifest(f, parameters=None),
+    "expected the weights of hvs_sd and generator, got nothing",
+  ),
   "no defaults": (lambda f: _edit_manifest(f, defaults=None), "expected 'defaults' with res"),
   "half the defaults": (
     lambda f: _edit_manifest(f, defaults={"resolution": "native"}),
@@ -220,3 +225,42 @@ def test_save_below_a_file(tmp_path: Path, model: JNDModel):
   (tmp_path / "file").touch()
   with pytest.raises(WeightsError, match="w: cannot be written: "):
     weights.save(tmp_path / "file" / "w", model, provenance={})
+
+
+BACKBONES = {
+  "vgg16": (weights.load_vgg16, "vgg16-397923af.pth", "from torchvision, https://"),
+  "classifier": (weights.load_classifier, "CL_resNet34.pth", "from the authors"),
+}
+
+
+@pytest.mark.parametrize("network", BACKBONES)
+@pytest.mark.parametrize("given", [True, False], ids=["missing folder", "no folder"])
+def test_absent_backbone_says_where_it_comes_from(tmp_path: Path, network: str, given: bool):
+  load, file, place = BACKBONES[network]
+  folder = tmp_path / "w" if given else None
+  with pytest.raises(WeightsError) as caught:
+    load(folder)
+  message = str(caught.value)
+  assert (f"{folder}: no such folder" if given else "no folder given") in message
+  assert f"get {file} {place}" in message
+  assert message.endswith(f"python -m convert.from_torch --{network} {file} --out DIR")
+
+
+def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path, vgg16: VGG16):
+  weights.save(tmp_path / "vgg16", vgg16, provenance={})
+  with pytest.raises(WeightsError, match="expected the weights of vgg16, got hvs_sd and generator"):
+    weights.load_vgg16(folder)
+  with pytest.raises(WeightsError, match="expected the weights of classifier, got vgg16"):
+    weights.load_classifier(tmp_path / "vgg16")
+  with pytest.raises(WeightsError, match="expected the weights of hvs_sd and generator, got vgg16"):
+    weights.load(tmp_path / "vgg16")
+
+
+def test_damaged_backbone_is_refused(tmp_path: Path, vgg16: VGG16):
+  weights.save(tmp_path / "w", vgg16, provenance={})
+  _edit_arrays(tmp_path / "w", lambda a: a.pop("vgg16.blocks.4.2.bias"))
+  with pytest.raises(WeightsError, match=r"missing: vgg16\.blocks\.4\.2\.bias"):
+    weights.load_vgg16(tmp_path / "w")
+  (tmp_path / "w" / WEIGHTS_FILE).write_bytes(b"")
+  with pytest.raises(WeightsError, match="damaged"):
+    weights.load_vgg16(tmp_path / "w")

@@ -1,0 +1,33 @@
+"""VGG16 and ResNet-34 with the golden files' weights."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golden_weights import draw_state
+
+from convert.keymap import BACKBONES, convert
+from hvsjnd_jax.weights import build_backbone
+
+_GOLDEN = Path(__file__).parent / "data/backbones_coffee_176_noise.npz"
+
+
+def draw(network: str, seed: int) -> dict[str, np.ndarray]:
+  """A state dict as torchvision has it, but for VGG16's dense layers."""
+  shapes: dict[str, tuple[int, ...]] = {k: shape for k, (_, shape) in BACKBONES[network].items()}
+  for key in list(shapes):
+    if key.endswith("running_var"):
+      shapes[key.replace("running_var", "num_batches_tracked")] = ()
+  return draw_state(seed, shapes, network=network)
+
+
+def build(network: str, seed: int) -> Any:
+  """The network with those weights."""
+  arrays, faults = convert(network, draw(network, seed))
+  assert not faults
+  return build_backbone(network, arrays, source="the recipe")
+
+
+def read_golden() -> dict[str, np.ndarray]:
+  with np.load(_GOLDEN) as file:
+    return dict(file)
