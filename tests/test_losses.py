@@ -1,16 +1,19 @@
 """The objectives of both training stages."""
 
 from collections.abc import Callable
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from golden_backbones import read_golden
 
 from hvsjnd_jax import losses
-from hvsjnd_jax.config import JNDConfig, RateDistortionConfig
-from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
+from hvsjnd_jax.config import AttentionForm, JNDConfig, RateDistortionConfig
+from hvsjnd_jax.estimator import JNDModel, analyze, inject, random_signs
 from hvsjnd_jax.hvs_sd import HVSSD
 
 DrawImages = Callable[..., jax.Array]
@@ -100,6 +103,181 @@ def test_quality_loss_is_zero_for_equal_images(draw_images: DrawImages):
   equal, darker = jax.jit(losses.quality_loss)(*both)
   np.testing.assert_allclose(equal, 0, atol=SUM)
   assert darker > 0.01
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.2])
+def test_mean_magnitude_loss_compares_the_map_with_the_image_s_detail(detail: float):
+  # A ramp of `detail` a pixel across: Prewitt's difference spans two pixels, or one where
+  # the border is repeated.
+  ramp = detail * jnp.arange(5.0)[None, None, :, None] * jnp.ones((1, 4, 1, 3))
+  edges = losses.edge_magnitude(ramp)
+  np.testing.assert_allclose(edges[0, :, 1:-1], max(2 * detail, 1e-6), rtol=SUM)
+  np.testing.assert_allclose(edges[0, :, [0, -1]], max(detail, 1e-6), rtol=SUM)
+  amount = 3 * float(edges.mean())
+  for mean in (0.0, 0.3, 1.0):
+    m = 0.1 * 3 * mean
+    want = np.log((amount**2 + m**2 + 0.001) / (2 * amount * m + 0.001))
+    loss = losses.mean_magnitude_loss(jnp.full((1, 4, 5, 3), mean), ramp)
+    np.testing.assert_allclose(loss, [want], rtol=1e-4)
+  equal = losses.mean_magnitude_loss(jnp.full((1, 4, 5, 3), amount / 0.3), ramp)
+  np.testing.assert_allclose(equal, [0], atol=1e-9)
+
+
+def test_total_variation_loss_is_the_released_formula(draw_images: DrawImages):
+  images = draw_images(2, 8, 9)
+  jnd = 0.1 * draw_images(2, 8, 9, seed=1)
+  rows, columns = np.asarray([1, 1, 1]) / 3, np.asarray([1, 0, -1])
+  padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+  x, y = np.zeros(images.shape), np.zeros(images.shape)
+  for i in range(3):
+    for j in range(3):
+      part = padded[:, i : i + 8, j : j + 9]
+      x += rows[i] * columns[j] * part
+      y += columns[i] * rows[j] * part
+  variation = np.hypot(x, y).sum(axis=(1, 2, 3))
+  t1, t2 = 1 / (variation + 1), 1 / (np.asarray(jnd).sum(axis=(1, 2, 3)) + 1)
+  want = np.log((t1**2 + t2**2 + 0.001) / (2 * t1 * t2 + 0.001))
+  np.testing.assert_allclose(losses.total_variation_loss(jnd, images), want, rtol=1e-4)
+
+
+ATTENTION_FORMS: tuple[AttentionForm, ...] = get_args(AttentionForm)
+MAGNITUDE_LOSSES = (losses.mean_magnitude_loss, losses.total_variation_loss)
+
+
+@pytest.mark.parametrize("loss", MAGNITUDE_LOSSES)
+def test_gradient_of_the_released_magnitude_losses(
+  loss: Callable[..., jax.Array], draw_images: DrawImages, check_gradient: Callable[..., None]
+):
+  images, jnd = np.asarray(draw_images(2, 4, 4)), np.asarray(0.1 * draw_images(2, 4, 4, seed=1))
+  with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    check_gradient(loss, jnd, images)
+
+
+@pytest.mark.parametrize("loss", MAGNITUDE_LOSSES)
+def test_released_magnitude_losses_of_nothing_are_finite(loss: Callable[..., jax.Array]):
+  zero = jnp.zeros((1, 4, 4, 3))
+  for leaf in jax.value_and_grad(lambda jnd, x: loss(jnd, x).sum(), argnums=(0, 1))(zero, zero):
+    assert jnp.isfinite(jnp.asarray(leaf)).all()
+
+
+@pytest.fixture(scope="module")
+def attention_maps() -> tuple[jax.Array, jax.Array]:
+  rng = np.random.default_rng(0)
+  a, b = rng.random((2, 3, 6, 7, 1), np.float32)
+  return jnp.asarray(a), jnp.asarray(b)
+
+
+def test_attention_losses_are_their_formulas(attention_maps: tuple[jax.Array, jax.Array]):
+  a, b = (np.asarray(maps, np.float64).reshape(3, -1) for maps in attention_maps)
+  p, q = ((m + 1 / 255) / (m + 1 / 255).sum(axis=1, keepdims=True) for m in (a, b))
+  want = {
+    "l1": np.abs(a - b).mean(axis=1),
+    "kl": (q * np.log(q / p)).sum(axis=1),
+    "correlation": [1 - np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)],
+  }
+  assert want.keys() == set(ATTENTION_FORMS)
+  for form in ATTENTION_FORMS:
+    got = losses.attention_loss(*attention_maps, form=form)
+    np.testing.assert_allclose(got, want[form], rtol=1e-4, err_msg=form)  # e beside variances
+  np.testing.assert_allclose(losses.attention_loss(*attention_maps), want["l1"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ATTENTION_FORMS)
+def test_attention_loss_of_equal_maps_is_zero(
+  form: AttentionForm, attention_maps: tuple[jax.Array, jax.Array]
+):
+  flat = jnp.ones((3, 6, 7, 1)) * jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None]
+  for maps in (attention_maps[0], flat):
+    np.testing.assert_allclose(losses.attention_loss(maps, maps, form=form), 0, atol=1e-6)
+  for pair in ((flat, flat), (flat, attention_maps[0]), (attention_maps[0], flat)):
+    gradient = jax.grad(lambda *ab: losses.attention_loss(*ab, form=form).sum(), argnums=(0, 1))
+    assert all(jnp.isfinite(leaf).all() for leaf in gradient(*pair))
+
+
+@pytest.mark.parametrize("form", ["kl", "correlation"])
+def test_gradient_of_the_attention_loss(
+  form: AttentionForm,
+  attention_maps: tuple[jax.Array, jax.Array],
+  check_gradient: Callable[..., None],
+):
+  with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    check_gradient(
+      lambda a, b: losses.attention_loss(a, b, form=form), *map(np.asarray, attention_maps)
+    )
+
+
+RunAIC = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@pytest.fixture(scope="module")
+def run_aic(vgg16: VGG16) -> RunAIC:
+  """Losses, and the gradient of their sum with respect to the distorted images."""
+
+  @jax.jit
+  def run(distorted: jax.Array, reference: jax.Array, classes: jax.Array) -> Any:
+    def total(distorted: jax.Array) -> tuple[jax.Array, jax.Array]:
+      loss = losses.aic_loss(distorted, reference, classes, vgg16=vgg16)
+      return loss.sum(), loss
+
+    gradient, loss = jax.grad(total, has_aux=True)(distorted)
+    return loss, gradient
+
+  return run
+
+
+@pytest.mark.usefixtures("optimized")
+def test_aic_is_the_published_code_s(vgg16: VGG16):
+  golden = read_golden()
+  # One batch of all classes: no image's choice touches another's.
+  distorted, reference = (
+    jnp.asarray(golden[name][None], jnp.float32).repeat(5, axis=0) / 255
+    for name in ("distorted", "reference")
+  )
+  loss = jax.jit(losses.aic_loss)(distorted, reference, jnp.arange(5), vgg16=vgg16)
+  for kind, got in enumerate(loss):
+    # SSIM's variances, as differences of squares, cost it three digits: 5e-5 of its score.
+    atol = 5e-5 / 3 if kind in (1, 4) else 1e-6
+    np.testing.assert_allclose(got, golden[f"aic_{kind}"], rtol=0, atol=atol)
+
+
+def test_aic_of_equal_and_flat_images(
+  run_aic: RunAIC, draw_images: DrawImages, flat_images: FlatImages
+):
+  flat = flat_images(168)
+  reference = jnp.concatenate([draw_images(2, 168, 168), flat])
+  classes = jnp.arange(5)
+  loss, gradient = run_aic(reference, reference, classes)
+  np.testing.assert_allclose(loss, 0, atol=1e-6)
+  assert jnp.isfinite(gradient).all()
+  for leaf in run_aic(reference[::-1], reference, classes):
+    assert jnp.isfinite(leaf).all()
+
+
+def test_aic_refuses_classes_that_are_none(vgg16: VGG16):
+  images = jnp.zeros((2, 168, 168, 3))
+  with pytest.raises(TypeError, match="aic_loss: expected integer classes, got float32"):
+    losses.aic_loss(images, images, jnp.zeros(2), vgg16=vgg16)
+  with pytest.raises(ValueError, match=r"aic_loss: expected a class for each of 2 images, got \(3"):
+    losses.aic_loss(images, images, jnp.zeros(3, jnp.int32), vgg16=vgg16)
+
+
+def test_class_is_the_greatest_logit_and_carries_no_gradient(
+  classifier: ResNet34, draw_images: DrawImages
+):
+  images = draw_images(2, 40, 40)
+  got = jax.jit(losses.classify)(classifier, images)
+  np.testing.assert_array_equal(got, jax.jit(ResNet34.__call__)(classifier, images).argmax(axis=-1))
+
+  def of_class(images: jax.Array) -> jax.Array:
+    return losses.classify(classifier, images).astype(jnp.float32).sum()
+
+  np.testing.assert_array_equal(jax.jit(jax.grad(of_class))(images), 0)
+  # Nothing was computed for it: no more convolutions than forward.
+  forward, backward = (
+    str(jax.make_jaxpr(function)(images)).count("conv_general_dilated[")
+    for function in (of_class, jax.grad(of_class))
+  )
+  assert forward == backward == 36
 
 
 def draw_keys(*seeds: int) -> jax.Array:
@@ -208,3 +386,57 @@ def test_jnd_objective_on_flat_images_is_finite(
   image = flat_images(168)[index : index + 1]
   for leaf in jax.tree.leaves(run_jnd_objective(image, draw_keys(0))):
     assert jnp.isfinite(leaf).all()
+
+
+def test_released_objective(
+  model: JNDModel, vgg16: VGG16, classifier: ResNet34, draw_images: DrawImages
+):
+  """The first released form; each term is the one that its name says."""
+  config = JNDConfig(
+    magnitude_form="mean", quality_form="aic", attention_form="kl", magnitude_weight=0.1
+  )
+  images, keys = draw_images(1, 168, 168), draw_keys(0)
+  backbones = Backbones(vgg16, classifier)
+  graph, generator, frozen = nnx.split(model, nnx.PathContains("generator"), ...)
+
+  def objective(generator: nnx.State, frozen: Any) -> tuple[jax.Array, losses.Terms]:
+    frozen, backbones = frozen
+    merged = nnx.merge(graph, generator, frozen)
+    return losses.jnd_objective(merged, images, keys, config=config, backbones=backbones)
+
+  run = jax.jit(jax.value_and_grad(objective, has_aux=True))
+  (total, terms), gradient = run(generator, (frozen, backbones))
+  want = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
+  np.testing.assert_allclose(total, want, rtol=SUM)
+  for leaf in jax.tree.leaves(gradient):
+    assert jnp.isfinite(leaf).all()
+    assert (leaf != 0).any()
+
+  analysis = analyze(model, images, resolution=config.resolution, attention=config.attention)
+  signs = jax.vmap(lambda key: random_signs(key, (168, 168)))(keys)
+  distorted = inject(images, analysis.jnd, signs, lmbda=config.lmbda)
+  noisy = analyze(model, distorted, attention=config.attention).priors
+  clean = analysis.priors
+  quality = jax.jit(losses.aic_loss)(
+    noisy.degraded,
+    clean.degraded,
+    losses.classify(classifier, noisy.degraded),
+    vgg16=vgg16,
+    gradient_floor=1.0,
+  )
+  others = {
+    "magnitude": losses.mean_magnitude_loss(analysis.jnd, images),
+    "quality": quality,
+    "attention": losses.attention_loss(noisy.attention, clean.attention, form="kl"),
+  }
+  for name, value in others.items():
+    np.testing.assert_allclose(terms[name], value[0], rtol=1e-3, err_msg=name)
+
+
+def test_aic_objective_needs_its_backbones(model: JNDModel, draw_images: DrawImages):
+  config = JNDConfig(quality_form="aic")
+  with pytest.raises(ValueError, match=r"'aic' needs backbones: see weights\.load_vgg16"):
+    jax.eval_shape(
+      lambda images: losses.jnd_objective(model, images, draw_keys(0), config=config),
+      draw_images(1, 168, 168),
+    )
