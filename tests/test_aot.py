@@ -37,6 +37,18 @@ def test_cost_on_the_devices_at_hand():
   assert 1 < cost.flops / (3 * forward) < 1.4
 
 
+def test_networks_of_aic_are_inputs_of_the_step():
+  """And no constants of its program."""
+  config = TrainConfig()
+  config.jnd.batch_size, config.jnd.crop_px = 1, 168
+  plain = compile_ahead(config, "jnd", jax.devices()[:1])
+  config.jnd.quality_form = "aic"
+  cost = compile_ahead(config, "jnd", jax.devices()[:1])
+  backbones = 14_714_688 + 64 * 7 * 7 * 3
+  assert cost.resident_bytes - plain.resident_bytes > 4 * backbones
+  assert cost.program_bytes < backbones
+
+
 def test_batch_that_the_chips_cannot_share_is_an_error():
   with pytest.raises(TrainError, match=r"batch_size is 6, which 1 devices times 4 accumulation"):
     compile_ahead(small_config(batch_size=6, accumulation_steps=4), "hvs_sd", jax.devices()[:1])

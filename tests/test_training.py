@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, Mesh
 from PIL import Image
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.config import (
   JNDConfig,
   RateDistortionConfig,
@@ -232,6 +233,81 @@ def test_run_does_not_go_on_with_other_settings(workdir: Path, make_config: Make
     "hvs_sd.train_lambda was 1024.0 and is 7.0. Give it the same settings, or choose another "
     "--workdir."
   )
+
+
+@pytest.fixture
+def aic_config(
+  make_config: MakeConfig, tmp_path: Path, vgg16: VGG16, classifier: ResNet34
+) -> TrainConfig:
+  """Stage 2 with the published quality loss, of two steps."""
+  config = make_config("jnd")
+  config.jnd.num_steps = 2
+  config.jnd.quality_form = "aic"
+  for name, network in (("vgg16", vgg16), ("classifier", classifier)):
+    weights.save(tmp_path / name, network, provenance={})
+    setattr(config.jnd, name, str(tmp_path / name))
+  return config
+
+
+def test_stage_two_trains_with_aic(
+  workdir: Path, aic_config: TrainConfig, tmp_path: Path, vgg16: VGG16
+):
+  run = tmp_path / "run"
+  shutil.copytree(workdir / "hvs_sd", run / "hvs_sd")
+  train(aic_config, run, report=Reports())
+  rows, others = read_rows(run, "jnd"), read_rows(workdir, "jnd")
+  assert rows[0]["magnitude"] == pytest.approx(others[0]["magnitude"])  # before any step
+  assert 0 < rows[0]["quality"] != others[0]["quality"]
+
+  # What the networks are is kept; they are not.
+  manifests = {
+    name: weights.read_backbone_manifest(name, tmp_path / name) for name in Backbones._fields
+  }
+  hashes = {name: manifest["sha256"] for name, manifest in manifests.items()}
+  assert read_config(run / "jnd")["backbones"] == hashes
+  saved = run / "jnd/checkpoints/2"
+  bytes_ = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+  assert bytes_ < 4 * sum(manifests["vgg16"]["parameters"].values())
+
+  # Their folders may move, and must hold the same.
+  (tmp_path / "vgg16").rename(tmp_path / "elsewhere")
+  with pytest.raises(weights.WeightsError, match=r"vgg16: no such folder.*--vgg16 vgg16-397923af"):
+    train(aic_config, run, report=Reports())
+  aic_config.jnd.vgg16 = str(tmp_path / "elsewhere")
+  train(aic_config, run, report=Reports())
+  other = nnx.clone(vgg16)
+  nnx.update(other, jax.tree.map(lambda leaf: leaf + 1, nnx.state(other)))
+  weights.save(tmp_path / "vgg16", other, provenance={})
+  aic_config.jnd.vgg16 = str(tmp_path / "vgg16")
+  with pytest.raises(TrainError, match=rf"backbones\.vgg16 was '{hashes['vgg16']}' and is"):
+    train(aic_config, run, report=Reports())
+
+  # And nobody's private paths are published.
+  export(run, tmp_path / "out")
+  assert str(tmp_path) not in (tmp_path / "out/manifest.json").read_text()
+
+
+def test_missing_backbone_is_found_before_stage_one(aic_config: TrainConfig, tmp_path: Path):
+  aic_config.stage = "both"
+  aic_config.jnd.classifier = str(tmp_path / "nowhere")
+  with pytest.raises(weights.WeightsError, match=r"nowhere: no such folder.*get CL_resNet34\.pth"):
+    train(aic_config, tmp_path / "run", report=Reports())
+  assert not (tmp_path / "run").exists()
+
+
+def test_run_from_before_a_setting_existed_goes_on(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  shutil.copytree(workdir, tmp_path / "run")
+  file = tmp_path / "run/jnd/config.json"
+  settings = json.loads(file.read_text())
+  del settings["jnd"]["quality_form"], settings["jnd"]["vgg16"]
+  file.write_text(json.dumps(settings))
+  config = make_config("jnd")
+  train(config, tmp_path / "run", report=Reports())
+  config.jnd.quality_form = "ms_ssim"
+  with pytest.raises(TrainError, match="quality_form was 'ms_ssim_gmsd' and is 'ms_ssim'"):
+    train(config, tmp_path / "run", report=Reports())
 
 
 def test_photograph_that_cannot_be_read_is_named(make_config: MakeConfig, tmp_path: Path):
