@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.metrics.pairs import Images, Planes, Scores, check_pair, shrink
@@ -115,9 +116,11 @@ def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
   h, w = luma.shape[1:]
   bank = _filter_bank(h, w, luma.dtype.name)
   spectrum = jnp.fft.rfft2(luma)[:, None, None]  # [B, 1, 1, H, W // 2 + 1]
-  # [B, orientation, scale, H, W]
-  even = jnp.fft.irfft2(spectrum * bank.even, s=(h, w))
-  odd = jnp.fft.irfft2(spectrum * -1j * bank.odd, s=(h, w))
+  real, imaginary = spectrum.real, spectrum.imag
+  # Real and imaginary part of the filtered image, [B, orientation, scale, H, W]. The
+  # latter is that of -i times the odd part.
+  even = jnp.fft.irfft2(lax.complex(real * bank.even, imaginary * bank.even), s=(h, w))
+  odd = jnp.fft.irfft2(lax.complex(imaginary * bank.odd, -real * bank.odd), s=(h, w))
   squared = even**2 + odd**2 + floor
   amplitude = jnp.sqrt(squared)
 
@@ -146,14 +149,14 @@ def _lower_median(values: Float[Array, "b o n"]) -> Float[Array, "b o"]:
   """
   rank = (values.shape[-1] - 1) // 2
   word, bits = (jnp.uint64, 64) if values.dtype == jnp.float64 else (jnp.uint32, 32)
-  keys = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(values), word)
+  keys = lax.bitcast_convert_type(lax.stop_gradient(values), word)
 
   def step(i: Array, found: Array) -> Array:
     candidate = found | (jnp.ones((), word) << (bits - 1 - i).astype(word))
     below = (keys < candidate[..., None]).sum(axis=-1)
     return jnp.where(below <= rank, candidate, found)
 
-  found = jax.lax.fori_loop(0, bits, step, jnp.zeros(values.shape[:-1], word))
+  found = lax.fori_loop(0, bits, step, jnp.zeros(values.shape[:-1], word))
   index = jnp.argmax(keys == found[..., None], axis=-1)
   return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
 

@@ -24,7 +24,8 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   At pixels that are exactly flat (JPEG's blocks, saturated skies) x and y are rounding
   errors, and with the published e = 1e-12 the root turns them into gradients of full
   size: there the metric's gradient is noise, in every implementation. To train against
-  it, pass `gradient_floor=1`: the score hardly moves, and flat pixels stay quiet.
+  it, pass `gradient_floor=1`: flat pixels stay quiet, and the score moves by some per cent
+  (0.0574 to 0.0554 for a JPEG photograph).
 
   Args:
     distorted: Images in [0, 1], sides of at least 6 pixels.

@@ -23,8 +23,8 @@ def check_pair(
   """Refuses what a metric cannot take, and gives the pair as JAX arrays.
 
   Type and shape are checked always, under `jax.jit` too. Values are checked only where
-  there are any: not under `jax.jit`, `jax.grad` or `jax.vmap`. They may lie 0.5 beyond
-  [0, 1], for images that are not clipped; NaN passes, and gives NaN.
+  there are any: not of what `jax.jit`, `jax.grad` or `jax.vmap` traces. They may lie 0.5
+  beyond [0, 1], for images that are not clipped; NaN passes, and gives NaN.
 
   Args:
     metric: Its name, for the message.
@@ -59,7 +59,8 @@ def check_pair(
     )
   for name, images in pair.items():
     if images.size and not isinstance(images, jax.core.Tracer):
-      low, high = float(images.min()), float(images.max())
+      with jax.ensure_compile_time_eval():  # a constant inside a function that is traced
+        low, high = float(images.min()), float(images.max())
       if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
         raise ValueError(
           f"{metric}: expected values in [0, 1], got {name} from {low:g} to {high:g}"
