@@ -15,10 +15,7 @@ from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.config import AttentionForm, JNDConfig, RateDistortionConfig
 from hvsjnd_jax.estimator import JNDModel, inject, random_signs
 from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.metrics.dists import dists
-from hvsjnd_jax.metrics.fsim import fsim
-from hvsjnd_jax.metrics.gmsd import gmsd
-from hvsjnd_jax.metrics.ssim import ms_ssim, ssim
+from hvsjnd_jax.metrics import dists, fsim, gmsd, ms_ssim, ssim
 from hvsjnd_jax.priors import compute_priors
 
 Images = Float[Array, "b h w 3"]
