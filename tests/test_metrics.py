@@ -92,6 +92,8 @@ def test_hard_pairs_give_finite_values_and_gradients(
     *((photo, saturated), (saturated, 1 - saturated)),
     *((image, image) for image in (black, grey, white, photo, saturated)),
   ]
+  if METRICS[name].backbone:  # slow, and tested at length in test_dists
+    pairs = pairs[:2] + pairs[-2:]
   distorted, reference = (jnp.stack(images) for images in zip(*pairs, strict=True))
   metric = bind(name)
 
@@ -103,7 +105,9 @@ def test_hard_pairs_give_finite_values_and_gradients(
   scores, gradients = run(distorted)
   assert jnp.isfinite(scores).all()
   assert jnp.isfinite(gradients).all(axis=(1, 2, 3)).all()
-  np.testing.assert_allclose(scores[-5:], METRICS[name].equal, rtol=0, atol=1e-6)
+  np.testing.assert_allclose(
+    scores[-2:] if METRICS[name].backbone else scores[-5:], METRICS[name].equal, rtol=0, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -185,7 +189,7 @@ def test_smallest_size(bind: Callable[[str], Metric], draw_images: Images, name:
 
 def test_overshoot_and_numpy_arrays_pass():
   image = np.linspace(-0.1, 1.1, 12).reshape(1, 2, 2, 3)
-  assert metrics.psnr(image, image) == 100
+  assert metrics.psnr(image, image) == 100  # pyright: ignore[reportArgumentType]
 
 
 # --- closed forms and oracles ---------------------------------------------------------------
@@ -216,10 +220,10 @@ def test_ssim_closed_form():
 
 
 def _mean_pool(image: np.ndarray, size: int = 2, *, pad: bool) -> np.ndarray:
-  h, w, _ = image.shape
   if pad:
-    image = np.pad(image, ((h % 2, h % 2), (w % 2, w % 2), (0, 0)))
-    h, w, _ = image.shape
+    margins = [(side % 2, side % 2) for side in image.shape[:2]]
+    image = np.pad(image, [*margins, (0, 0)])
+  h, w, _ = image.shape
   image = image[: h // size * size, : w // size * size]
   cells = [image[i::size, j::size] for i in range(size) for j in range(size)]
   return np.mean(cells, axis=0)
@@ -302,7 +306,7 @@ def _phase_congruency_oracle(luma: np.ndarray) -> np.ndarray:
   x, y = grid(angle_axis(h), angle_axis(w))
   theta = np.fft.ifftshift(np.arctan2(-y, x))
 
-  total_energy, total_amplitude = 0, 0
+  total_energy, total_amplitude = np.zeros((h, w)), np.zeros((h, w))
   for angle in np.arange(4) * np.pi / 4:
     distance = np.abs((theta - angle + np.pi) % (2 * np.pi) - np.pi)
     spread = np.exp(-(distance**2) / (2 * (np.pi / 4 / 1.2) ** 2))

@@ -83,18 +83,24 @@ def fsim(
     planes = [jnp.asarray(plane) for plane in weighted]
   luma, *colours = (shrink(plane) for plane in planes)
 
-  congruency = jnp.split(_phase_congruency(luma, floor=gradient_floor), 2)
-  gradients = jnp.split(_scharr_magnitude(luma, floor=gradient_floor), 2)
+  congruency = _halve(_phase_congruency(luma, floor=gradient_floor))
+  gradients = _halve(_scharr_magnitude(luma, floor=gradient_floor))
   similarity = _similarity(*congruency, _T1) * _similarity(*gradients, _T2)
   if chroma:
     in_i, in_q = (
-      _similarity(*jnp.split(plane, 2), t) for plane, t in zip(colours, (_T3, _T4), strict=True)
+      _similarity(*_halve(plane), t) for plane, t in zip(colours, (_T3, _T4), strict=True)
     )
     similarity *= (jnp.abs(in_i * in_q) + 1e-12) ** _CHROMA_EXPONENT
   weights = jnp.maximum(*congruency)
   featured = weights.sum(axis=(1, 2), keepdims=True) > 0
   weights = jnp.where(featured, weights, 1)
   return (similarity * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
+
+
+def _halve(planes: Planes) -> tuple[Planes, Planes]:
+  """Those of the distorted images, and those of their references."""
+  b = len(planes) // 2
+  return planes[:b], planes[b:]
 
 
 def _similarity(a: Planes, b: Planes, stability: float) -> Planes:

@@ -7,6 +7,7 @@ rows of one channel lie together, so that filters run along memory.
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 Images = Float[Array, "b h w c"]
@@ -58,7 +59,7 @@ def check_pair(
       f"{metric}: expected sides of at least {smallest_px} pixels, got {shape[1]}x{shape[2]}"
     )
   for name, images in pair.items():
-    if images.size and not isinstance(images, jax.core.Tracer):
+    if images.size and not isinstance(images, Tracer):
       with jax.ensure_compile_time_eval():  # a constant inside a function that is traced
         low, high = float(images.min()), float(images.max())
       if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:

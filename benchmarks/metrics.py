@@ -1,0 +1,192 @@
+"""Time the metrics against piq's (PyTorch) on one pair of images, side by side.
+
+  pip install --no-deps piq
+  python -m benchmarks.metrics
+  python -m benchmarks.metrics --gradient --runs 9
+
+Needs torch and piq, which the package itself never does. The five metrics are SSIM, MS-SSIM,
+GMSD, FSIM and DISTS; each is called in turn here and there, so that a busy machine slows both,
+and the median counts. JAX's functions are compiled before the clock starts; what that took is
+printed beside them.
+
+Both compute what the library computes. piq's SSIM is told not to shrink the images, as ours
+does not. Three of piq's formulas cost something else than ours: its GMSD sees luma only, a
+third of our work; its DISTS interpolates to a shorter side of 256 where ours takes means, at
+the same size. DISTS runs with random weights of VGG16, the same in both: no file is needed,
+and the time is the same. piq imports torchvision for VGG16's layers alone; they are built
+here.
+"""
+
+import argparse
+import functools
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch import nn
+
+from hvsjnd_jax import metrics
+from hvsjnd_jax.backbones import VGG16
+from hvsjnd_jax.metrics.dists import _load_weights
+
+_WIDTHS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parse(argv)
+  vgg16 = VGG16(rngs=nnx.Rngs(0))
+  piq = _import_piq(vgg16)
+  distorted, reference = _draw_pair(args.height, args.width)
+  ours: dict[str, Callable[..., jax.Array]] = {
+    "ssim": metrics.ssim,
+    "ms_ssim": metrics.ms_ssim,
+    "gmsd": metrics.gmsd,
+    "fsim": metrics.fsim,
+    "dists": functools.partial(metrics.dists, vgg16=vgg16),
+  }
+  theirs: dict[str, Callable[..., Any]] = {
+    "ssim": functools.partial(piq.ssim, downsample=False),
+    "ms_ssim": piq.multi_scale_ssim,
+    "gmsd": piq.gmsd,
+    "fsim": piq.fsim,
+    "dists": piq.DISTS(),
+  }
+  what = "value and gradient" if args.gradient else "value"
+  print(f"{what}, {args.height}x{args.width}, median of {args.runs} runs, {jax.devices()[0]}")
+  print(f"{torch.get_num_threads()} threads in PyTorch {torch.__version__}, piq {piq.__version__}")
+  print("metric    jax ms  piq ms  ratio   compile s     score   piq's")
+  totals = np.zeros(2)
+  for name in ours:
+    run_ours, compile_seconds = _prepare_ours(ours[name], distorted, reference, args.gradient)
+    run_theirs = _prepare_theirs(theirs[name], distorted, reference, args.gradient)
+    scores = run_ours(), run_theirs()  # once for nothing: caches, threads
+    seconds = [[], []]
+    for _ in range(args.runs):
+      for taken, run in zip(seconds, (run_ours, run_theirs), strict=True):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    medians = np.asarray([1e3 * statistics.median(taken) for taken in seconds])
+    totals += medians
+    print(_row(name, medians) + f"   {compile_seconds:9.1f}  {scores[0]:8.5f}{scores[1]:8.5f}")
+  print(_row("all five", totals))
+  return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  description, _, notes = (__doc__ or "").partition("\n\n")
+  parser = argparse.ArgumentParser(
+    prog="python -m benchmarks.metrics",
+    description=description,
+    epilog=notes,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("--height", type=int, default=512)
+  parser.add_argument("--width", type=int, default=768)
+  parser.add_argument("--runs", type=int, default=7)
+  parser.add_argument("--gradient", action="store_true", help="also with respect to `distorted`")
+  return parser.parse_args(argv)
+
+
+def _row(name: str, medians: np.ndarray) -> str:
+  return f"{name:8}{medians[0]:8.1f}{medians[1]:8.1f}{medians[0] / medians[1]:7.2f}"
+
+
+def _draw_pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+  """Noise on structure at several scales, [1, H, W, 3]."""
+  rng = np.random.default_rng(0)
+  reference = np.zeros((1, height, width, 3))
+  for cell in (1, 4, 16, 64):
+    coarse = rng.random((1, -(-height // cell), -(-width // cell), 3))
+    reference += coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :height, :width] / 4
+  distorted = np.clip(reference + 0.05 * rng.standard_normal(reference.shape), 0, 1)
+  return distorted.astype(np.float32), reference.astype(np.float32)
+
+
+def _prepare_ours(
+  metric: Callable[..., jax.Array], distorted: np.ndarray, reference: np.ndarray, gradient: bool
+) -> tuple[Callable[[], float], float]:
+  def score(distorted: jax.Array, reference: jax.Array) -> jax.Array:
+    return metric(distorted, reference)[0]
+
+  pair = jnp.asarray(distorted), jnp.asarray(reference)
+  start = time.perf_counter()
+  compiled = jax.jit(jax.value_and_grad(score) if gradient else score).lower(*pair).compile()
+  seconds = time.perf_counter() - start
+
+  def run() -> float:
+    result = jax.block_until_ready(compiled(*pair))
+    return float(result[0] if gradient else result)
+
+  return run, seconds
+
+
+def _prepare_theirs(
+  metric: Callable[..., Any], distorted: np.ndarray, reference: np.ndarray, gradient: bool
+) -> Callable[[], float]:
+  first, second = (
+    torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
+    for image in (distorted, reference)
+  )
+
+  def run() -> float:
+    with torch.set_grad_enabled(gradient):
+      score = metric(first.clone().requires_grad_(gradient), second)
+    if gradient:
+      score.backward()
+    return score.item()
+
+  return run
+
+
+def _import_piq(vgg16: VGG16) -> types.ModuleType:
+  """piq, with VGG16's layers in torchvision's place and nothing downloaded."""
+
+  def build_vgg16(*_: object, **__: object) -> nn.Module:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for widths, block in zip(_WIDTHS, vgg16.blocks, strict=True):
+      for outputs, ours in zip(widths, block, strict=True):
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        kernel = np.asarray(ours.kernel[...]).transpose(3, 2, 0, 1)
+        conv.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
+        conv.bias.data = torch.from_numpy(np.array(ours.bias[...]))
+        layers += [conv, nn.ReLU(inplace=True)]
+        inputs = outputs
+      layers.append(nn.MaxPool2d(2, 2))
+    network = nn.Module()
+    network.features = nn.Sequential(*layers)
+    return network
+
+  def load_weights(*_: object, **__: object) -> dict[str, torch.Tensor]:
+    alphas, betas = zip(*_load_weights(), strict=True)
+    stages = {"alpha": alphas, "beta": betas}
+    return {
+      name: torch.from_numpy(np.concatenate(parts).astype(np.float32))[None, :, None, None]
+      for name, parts in stages.items()
+    }
+
+  torchvision, models = (types.ModuleType(name) for name in ("torchvision", "torchvision.models"))
+  models.vgg16 = models.vgg19 = build_vgg16
+  # Base classes of a network that is not used here.
+  inception = {f"Inception{letter}": nn.Module for letter in "ABCDE"}
+  models.inception = types.SimpleNamespace(**inception)
+  torchvision.models = models
+  sys.modules |= {"torchvision": torchvision, "torchvision.models": models}
+  torch.hub.load_state_dict_from_url = load_weights
+  import piq
+
+  return piq
+
+
+if __name__ == "__main__":
+  sys.exit(main())
