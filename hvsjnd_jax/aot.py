@@ -16,7 +16,7 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
+from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import Crops
 from hvsjnd_jax.sharding import COPIED, SPLIT, make_mesh
 from hvsjnd_jax.steps import init_state, make_step, split_model
@@ -93,7 +93,7 @@ def compile_ahead(config: TrainConfig, stage: Stage, devices: list[jax.Device]) 
   Raises:
     TrainError: If the devices cannot share a batch.
   """
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
   mesh = make_mesh(devices)
   check_batch(settings, stage, mesh)
 

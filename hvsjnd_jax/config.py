@@ -107,6 +107,10 @@ class TrainConfig:
     """The stages to train, in order."""
     return get_args(Stage) if self.stage == "both" else (self.stage,)
 
+  def settings(self, stage: Stage) -> StageConfig:
+    """The settings that a stage has of its own."""
+    return self.hvs_sd if stage == "hvs_sd" else self.jnd
+
   def validate(self) -> None:
     """Checks every setting.
 
@@ -155,8 +159,9 @@ class TrainConfig:
       ("jnd.attention", lambda value: value in get_args(AttentionLayer), _either(AttentionLayer)),
     ]
     # MS-SSIM, a term of stage 2, needs more than 160 pixels.
-    for stage, least_px in (("hvs_sd", STRIDE), ("jnd", 168)):
-      settings: StageConfig = getattr(self, stage)
+    least_sides: dict[Stage, int] = {"hvs_sd": STRIDE, "jnd": 168}
+    for stage, least_px in least_sides.items():
+      settings = self.settings(stage)
       stage_rules: list[_Rule] = [
         ("num_steps", counts, "at least 1"),
         (

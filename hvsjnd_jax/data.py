@@ -249,7 +249,7 @@ def _cut_crops(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: i
   """Endless crops, by index, as Grain's MapDataset."""
   return (
     grain.MapDataset.source(photos)
-    .map_with_index(lambda index, pixels: (index, pixels))
+    .map_with_index(lambda index, pixels: (index % len(photos), pixels))  # it counts epochs on
     .seed(seed)
     .shuffle()
     .repeat(None, reseed_each_epoch=True)

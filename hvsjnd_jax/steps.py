@@ -76,7 +76,7 @@ def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh
     graph: The model's structure, from `split_model`.
     mesh: The devices. Their number times `accumulation_steps` must divide `batch_size`.
   """
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
   optimizer = make_optimizer(settings)
   parts = settings.accumulation_steps
 

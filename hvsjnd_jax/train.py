@@ -124,6 +124,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _load_config(file: str, overrides: list[str]) -> TrainConfig:
+  if not Path(file).is_file():
+    raise _UsageError(f"--config {file}: no such file")
   for option in (StageChoice, ComputeDtype, Resolution, AttentionLayer):
     parser = flags.EnumParser(get_args(option))
     config_flags.register_flag_parser_for_type(option, parser)
@@ -157,7 +159,7 @@ def _train(config: TrainConfig, workdir: Path) -> None:
     )
     train(config, workdir, report=progress)
     for stage in config.stages:
-      steps = getattr(config, stage).num_steps
+      steps = config.settings(stage).num_steps
       progress.say(f"{workdir}: stage {stage} is trained, {steps} steps")
 
 
@@ -184,7 +186,7 @@ class _Progress:
   def __call__(self, stage: Stage, step: int, figures: Figures | None) -> None:
     if jax.process_index() > 0:
       return
-    settings = getattr(self._config, stage)
+    settings = self._config.settings(stage)
     if stage != self._stage:
       self._bar.close()
       self._stage = stage

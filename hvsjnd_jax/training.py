@@ -85,7 +85,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   config.validate()
   mesh = make_mesh()
   for stage in config.stages:
-    check_batch(getattr(config, stage), stage, mesh)
+    check_batch(config.settings(stage), stage, mesh)
   with Preemption() as preemption:
     for stage in config.stages:
       _train_stage(config, stage, workdir, mesh, preemption, report)
@@ -121,7 +121,7 @@ def _train_stage(
   preemption: Preemption,
   report: Report,
 ) -> None:
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
   folder = workdir / stage
   with ExitStack() as stack:
     checkpoints = stack.enter_context(
@@ -180,14 +180,14 @@ def _train_stage(
         log.write_sheet(step, _draw_sheet(averaged, stage, config, photos))
       if saves:
         checkpoints.save(step, frozen=frozen, **state._asdict())
-      if stops and not last:
+      if stops:
         raise PreemptedError(f"stopped by SIGTERM; step {step} of stage {stage!r} is saved")
 
 
 def _open_stream(
   config: TrainConfig, stage: Stage, photos: PhotoSource, *, first_step: int
 ) -> Iterator[Crops]:
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
   return crop_stream(
     photos,
     config.data,
@@ -263,7 +263,7 @@ def _explain_not_finite(
 
 def _draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: PhotoSource) -> Pixels:
   """What the averaged weights make of the run's first crop: the same each time."""
-  crop_px = getattr(config, stage).crop_px
+  crop_px = config.settings(stage).crop_px
   pixels = first_crop(photos, config.data, crop_px=crop_px, seed=config.seed).pixels
   image = pixels[None].astype(np.float32) / 255
   if stage == "hvs_sd":

@@ -58,8 +58,10 @@ def test_stage_is_trained(run: Run, short: tuple[str, ...], tmp_path: Path):
   status, printed, errors = run(*short)
   assert (status, errors) == (0, "")
   first, row, last_row, last = printed.splitlines()
-  assert re.fullmatch(rf"{tmp_path}: training on 1 \w+ device", first)
-  terms = r"loss \S+  bpp \S+  gradient_norm \S+  mse \S+"
+  assert re.fullmatch(
+    rf"{tmp_path}: training on 1 \w+ device; the first step of a stage compiles", first
+  )
+  terms = r"loss \S+  bpp \S+  mse \S+  gradient_norm \S+"
   assert re.fullmatch(rf"hvs_sd 1/2  {terms}", row), "the first step compiles: no rate"
   assert re.fullmatch(rf"hvs_sd 2/2  {terms}  \S+ images/s  0:00 left", last_row)
   assert last == f"{tmp_path}: stage hvs_sd is trained, 2 steps"
