@@ -68,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     OSError,
   ) as error:
     print(f"train: {error}", file=sys.stderr)
+    if isinstance(error, CheckpointError):
+      # Reads that Orbax dropped come to light as late as at exit; all is said.
+      sys.unraisablehook = lambda _: None
     return 2
   except KeyboardInterrupt:
     print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)
