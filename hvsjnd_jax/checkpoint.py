@@ -15,11 +15,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from hvsjnd_jax.sharding import own_copy
-
-PyTree = Any
+from hvsjnd_jax.sharding import PyTree, own_copy
 
 _HASHES = "sha256"
+_NOTES = "notes"
 
 
 class CheckpointError(Exception):
@@ -29,17 +28,20 @@ class CheckpointError(Exception):
 class Checkpoints:
   """The checkpoints of one stage, written in the background.
 
-  A checkpoint holds named pytrees, which can be restored one without the other, and the
-  SHA-256 of every leaf: Orbax does not notice a flipped bit. All processes of a run make
-  the same calls; the folder must be one that all of them see.
+  A checkpoint holds named pytrees, which can be restored one without the other, notes as
+  JSON, and the SHA-256 of every leaf: Orbax does not notice a flipped bit. All processes of
+  a run make the same calls; the folder must be one that all of them see.
 
   Args:
     folder: Where they live; made if missing.
     keep: How many of the newest stay.
     keep_every_steps: Those of every so many steps stay for good; 0: none.
+    read_only: Leave the folder to the run that may be writing it.
   """
 
-  def __init__(self, folder: Path, *, keep: int = 3, keep_every_steps: int = 0):
+  def __init__(
+    self, folder: Path, *, keep: int = 3, keep_every_steps: int = 0, read_only: bool = False
+  ):
     kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
     if keep_every_steps:
       kept.append(policies.EveryNSteps(keep_every_steps))
@@ -48,7 +50,8 @@ class Checkpoints:
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
-        cleanup_tmp_directories=True,  # of saves that a killed run left half done
+        cleanup_tmp_directories=not read_only,  # of saves that a killed run left half done
+        read_only=read_only,
       ),
     )
 
@@ -63,18 +66,30 @@ class Checkpoints:
   ) -> None:
     """Waits until everything is written."""
     try:
-      self._manager.wait_until_finished()
+      self.wait()
+    except CheckpointError:
+      if error is None:  # the first error says more
+        raise
+    finally:
       self._manager.close()
-    except Exception as late:  # of a save in the background; an earlier error says more
-      if error is None:
-        raise self._cannot_write(late) from None
+
+  def wait(self) -> None:
+    """Waits until everything is written.
+
+    Raises:
+      CheckpointError: If it could not be.
+    """
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:
+      raise self._cannot_write(error) from None
 
   def latest_step(self) -> int | None:
     """The step of the newest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
-  def save(self, step: int, /, **items: PyTree) -> None:
-    """Saves the named pytrees as of `step`, unless that has been done.
+  def save(self, step: int, notes: dict[str, Any], /, **items: PyTree) -> None:
+    """Saves notes and the named pytrees as of `step`, unless that has been done.
 
     Raises:
       CheckpointError: If this, or an earlier save in the background, cannot be written.
@@ -83,7 +98,7 @@ class Checkpoints:
       return
     saved: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     hashes = {name: _hash_leaves(item) for name, item in items.items()}
-    saved[_HASHES] = ocp.args.JsonSave(hashes)
+    saved |= {_HASHES: ocp.args.JsonSave(hashes), _NOTES: ocp.args.JsonSave(notes)}
     # Forced: whether to save was decided, for all processes alike, before.
     try:
       self._manager.save(step, args=ocp.args.Composite(**saved), force=True)
@@ -105,6 +120,22 @@ class Checkpoints:
         f"{self._folder / str(step)} cannot be restored: {reason}. {self._offer(step, like)}"
       )
     return restored
+
+  def read_notes(self, step: int) -> dict[str, Any]:
+    """The notes saved at `step`.
+
+    Raises:
+      CheckpointError: If they cannot be read.
+    """
+    try:
+      return self._manager.restore(
+        step, args=ocp.args.Composite(**{_NOTES: ocp.args.JsonRestore()})
+      )[_NOTES]
+    except Exception as error:
+      raise CheckpointError(
+        f"{self._folder / str(step)} cannot be restored: {_NOTES}: {_reason(error)}. "
+        f"{self._offer(step, {})}"
+      ) from None
 
   def _try(self, step: int, like: dict[str, PyTree]) -> tuple[dict[str, PyTree] | None, str]:
     """What was saved or, where it is damaged, None and the reason."""
@@ -135,7 +166,7 @@ class Checkpoints:
     for older in sorted((s for s in self._manager.all_steps() if s < step), reverse=True):
       if self._try(older, like)[0] is not None:
         folders = " and ".join(sorted(damaged))
-        return f"That of step {older} is whole: delete {folders}, and the run goes on from there."
+        return f"That of step {older} is whole: to go on from there, delete {folders}."
       damaged.append(str(older))
     return "No older one is whole: choose another --workdir, or delete the stage's folder."
 

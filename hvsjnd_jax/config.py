@@ -111,8 +111,11 @@ class TrainConfig:
     """The settings that a stage has of its own."""
     return self.hvs_sd if stage == "hvs_sd" else self.jnd
 
-  def validate(self) -> None:
+  def validate(self, *, photographs: bool = True) -> None:
     """Checks every setting.
+
+    Args:
+      photographs: Whether a source of them must be named.
 
     Raises:
       ValueError: Naming the setting, what it must be, and what it is.
@@ -141,7 +144,7 @@ class TrainConfig:
       ("data.synthetic", counts_or_none, "at least 0"),
       (
         "data.images",
-        lambda _: one_source,
+        lambda _: one_source or not photographs,
         "a folder of photographs (or data.tfds a dataset, or data.synthetic a number; one of "
         "the three)",
       ),

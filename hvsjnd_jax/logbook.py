@@ -13,7 +13,7 @@ from hvsjnd_jax.images import Pixels, write_png
 class Logbook:
   """metrics.jsonl, sheets/ and tensorboard/ in a stage's folder.
 
-  A run that goes on from a checkpoint takes back what was written after it.
+  A run that goes on from a checkpoint takes back the rows that were written after it.
 
   Args:
     folder: The stage's folder.

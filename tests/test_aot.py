@@ -12,7 +12,7 @@ import pytest
 
 from hvsjnd_jax.aot import TopologyError, compile_ahead, open_topology
 from hvsjnd_jax.config import RateDistortionConfig, TrainConfig
-from hvsjnd_jax.training import TrainError
+from hvsjnd_jax.runs import TrainError
 
 ROOT = Path(__file__).parents[1]
 CHIPS = 4
