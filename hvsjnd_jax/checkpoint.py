@@ -4,6 +4,7 @@ import gc
 import hashlib
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from hvsjnd_jax.sharding import PyTree, own_copy
 
 _HASHES = "sha256"
 _NOTES = "notes"
+_DROPPED_READS_SECONDS = 0.5
 
 
 class CheckpointError(Exception):
@@ -114,12 +116,15 @@ class Checkpoints:
     Raises:
       CheckpointError: If a file of it cannot be read, or a leaf's hash is not the one saved.
     """
-    restored, reason = self._try(step, like)
-    if restored is None:
-      raise CheckpointError(
-        f"{self._folder / str(step)} cannot be restored: {reason}. {self._offer(step, like)}"
-      )
-    return restored
+    with _silent_threads():
+      restored, reason = self._try(step, like)
+      if restored is not None:
+        return restored
+      offer = self._offer(step, like)
+      # Orbax drops the other reads when one fails; they end a little later, and complain.
+      gc.collect()
+      time.sleep(_DROPPED_READS_SECONDS)
+    raise CheckpointError(f"{self._folder / str(step)} cannot be restored: {reason}. {offer}")
 
   def read_notes(self, step: int) -> dict[str, Any]:
     """The notes saved at `step`.
@@ -144,15 +149,14 @@ class Checkpoints:
       for name, item in like.items()
     }
     restored: dict[str, Any] = {}
-    with _silent_garbage():
-      # One by one, so that the reason names the item.
-      for name, args in {_HASHES: ocp.args.JsonRestore(), **wanted}.items():
-        try:
-          found = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))
-          restored[name] = found[name]
-        except Exception as error:  # Orbax raises bare Exception too
-          error.__traceback__ = error.__context__ = error.__cause__ = None
-          return None, f"{name}: {_reason(error)}"
+    # One by one, so that the reason names the item.
+    for name, args in {_HASHES: ocp.args.JsonRestore(), **wanted}.items():
+      try:
+        found = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))
+        restored[name] = found[name]
+      except Exception as error:  # Orbax raises bare Exception too
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        return None, f"{name}: {_reason(error)}"
     saved = restored.pop(_HASHES)
     for name, item in restored.items():
       hashes = _hash_leaves(item)
@@ -172,15 +176,23 @@ class Checkpoints:
 
 
 @contextmanager
-def _silent_garbage() -> Iterator[None]:
-  """Keeps Python from telling of the reads that Orbax drops when one of them fails."""
-  hook = sys.unraisablehook
-  sys.unraisablehook = lambda _: None
+def _silent_threads() -> Iterator[None]:
+  """Nothing is told of errors outside the program's own course."""
+  hooks = sys.unraisablehook, sys.excepthook
+  silence()
   try:
     yield
-    gc.collect()
   finally:
-    sys.unraisablehook = hook
+    sys.unraisablehook, sys.excepthook = hooks
+
+
+def silence() -> None:
+  """From here on nothing is told of errors outside the program's own course.
+
+  Reads that Orbax drops come to light as late as at exit: after a CheckpointError, a
+  command that is about to end calls this.
+  """
+  sys.unraisablehook = sys.excepthook = lambda *_: None
 
 
 def _hash_leaves(tree: PyTree) -> dict[str, str]:

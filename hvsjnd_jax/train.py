@@ -33,7 +33,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from hvsjnd_jax.aot import TopologyError, compile_ahead, open_topology
-from hvsjnd_jax.checkpoint import CheckpointError
+from hvsjnd_jax.checkpoint import CheckpointError, silence
 from hvsjnd_jax.config import ComputeDtype, Stage, StageChoice, TrainConfig
 from hvsjnd_jax.data import DataError
 from hvsjnd_jax.generator import Resolution
@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       sys.stderr.flush()
       os._exit(2)
     if isinstance(error, CheckpointError):
-      # Reads that Orbax dropped come to light as late as at exit; all is said.
-      sys.unraisablehook = lambda _: None
+      silence()
     return 2
   except KeyboardInterrupt:
     print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)

@@ -52,7 +52,7 @@ def test_without_libtpu_the_error_says_what_to_install():
 def test_pod_config_compiles_for_tpus():
   # In a process of its own: libtpu, once there, cannot be got rid of.
   command = [sys.executable, "-m", "hvsjnd_jax.train", "aot", "--config=configs/tpu_pod.py"]
-  arguments = ["--topology=v5e:2x2", "--config.data.synthetic=1"]
+  arguments = ["--topology=v5e:2x2"]
   batches = [f"--config.{stage}.batch_size={2 * CHIPS}" for stage in ("hvs_sd", "jnd")]
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
   run = subprocess.run(

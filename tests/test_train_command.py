@@ -70,7 +70,9 @@ def test_stage_is_trained(run: Run, short: tuple[str, ...], tmp_path: Path):
   assert run(*short) == (0, f"{first}\n{last}\n", ""), "nothing is left to do"
 
 
-def test_damaged_checkpoint_is_named_in_one_line(run: Run, short: tuple[str, ...], tmp_path: Path):
+def test_damaged_checkpoint_is_named_in_the_last_line(
+  run: Run, short: tuple[str, ...], tmp_path: Path
+):
   run(*short)
   folder = tmp_path / "hvs_sd/checkpoints/2"
   files = [file for file in folder.glob("ema/**/d/*") if file.is_file()]
@@ -78,7 +80,8 @@ def test_damaged_checkpoint_is_named_in_one_line(run: Run, short: tuple[str, ...
   # In a process of its own: what its end brings to light counts as well.
   status, _, errors = start(*short, "--config.hvs_sd.num_steps=3")
   assert status == 2
-  assert re.fullmatch(rf"train: {folder} cannot be restored: .*\n", errors)
+  # Threads of Orbax's now and then have their say before.
+  assert re.fullmatch(rf"train: {folder} cannot be restored: .*", errors.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
@@ -106,10 +109,10 @@ def test_what_cannot_be_done_is_said(run: Run, tmp_path: Path, arguments: list[s
   assert re.fullmatch(rf"train: .*{re.escape(reason)}.*\n", errors, re.DOTALL)
 
 
-def test_export_needs_both_stages(run: Run, tmp_path: Path):
+def test_export_needs_a_trained_generator(run: Run, tmp_path: Path):
   status, printed, errors = run("export", f"--workdir={tmp_path}", f"--out={tmp_path}/w")
   assert (status, printed) == (2, "")
-  assert errors.startswith(f"train: no checkpoint of stage 'hvs_sd' in {tmp_path}; train it first")
+  assert errors.startswith(f"train: no checkpoint of stage 'jnd' in {tmp_path}; train it first")
 
 
 @pytest.mark.parametrize(
