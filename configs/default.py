@@ -1,4 +1,4 @@
-"""Both stages, one after the other, as the default weights were trained.
+"""Both stages, one after the other, with the settings of the default weights.
 
 python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
 

@@ -17,14 +17,15 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
-from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
+from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import Crops
-from hvsjnd_jax.sharding import COPIED, SPLIT, make_mesh
+from hvsjnd_jax.sharding import COPIED, SPLIT, PyTree, make_mesh
 from hvsjnd_jax.steps import init_state, make_step, split_model
 from hvsjnd_jax.training import build_model, check_batch
 
-PyTree = Any
-
+_GIB = 2**30
+# Memory of one chip, from Google's public pages on each generation.
+_CHIP_MEMORY_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 _COMPILE_ONLY = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
@@ -55,6 +56,23 @@ class Cost(NamedTuple):
   moved_bytes: float  # to and from the chip's memory
   all_reduce_bytes: int  # what the chip gives to each all-reduce
   collectives: dict[str, int]  # by name, how many
+
+  def describe(self, topology: str) -> str:
+    """The figures in lines, beside the memory of a chip of the topology."""
+    used = self.resident_bytes + self.temporary_bytes + self.program_bytes
+    memory = _CHIP_MEMORY_GIB.get(topology.partition(":")[0])
+    of_chip = f" of {memory}" if memory else ""
+    rows = {
+      "batch": f"{self.batch_size} crops, {self.batch_size // self.chips} on each chip",
+      "memory of a chip": f"{used / _GIB:.2f}{of_chip} GiB: state and crops "
+      f"{self.resident_bytes / _GIB:.2f}, temporary {self.temporary_bytes / _GIB:.2f}, program "
+      f"{self.program_bytes / _GIB:.2f}",
+      "a step and chip": f"{self.flops / 1e12:.3f} TFLOP, {self.moved_bytes / 1e9:.1f} GB moved, "
+      f"{self.all_reduce_bytes / 1e6:.2f} MB all-reduced",
+      "collectives": ", ".join(f"{n} {name}" for name, n in self.collectives.items()) or "none",
+      "compiled in": f"{self.compile_seconds:.0f} s",
+    }
+    return "\n".join(f"  {name + ':':<18}{value}" for name, value in rows.items())
 
 
 def open_topology(name: str) -> list[jax.Device]:
@@ -94,7 +112,7 @@ def compile_ahead(config: TrainConfig, stage: Stage, devices: list[jax.Device]) 
   Raises:
     TrainError: If the devices cannot share a batch.
   """
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
   mesh = make_mesh(devices)
   check_batch(settings, stage, mesh)
 
@@ -140,8 +158,9 @@ def compile_ahead(config: TrainConfig, stage: Stage, devices: list[jax.Device]) 
     resident_bytes=memory.argument_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
     program_bytes=memory.generated_code_size_in_bytes,
-    flops=cost["flops"],
-    moved_bytes=cost["bytes accessed"],
+    # The compiler counts the loop over the parts of a batch once.
+    flops=cost["flops"] * settings.accumulation_steps,
+    moved_bytes=cost["bytes accessed"] * settings.accumulation_steps,
     all_reduce_bytes=all_reduce_bytes,
     collectives=collectives,
   )

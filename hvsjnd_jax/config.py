@@ -118,8 +118,15 @@ class TrainConfig:
     """The stages to train, in order."""
     return get_args(Stage) if self.stage == "both" else (self.stage,)
 
-  def validate(self) -> None:
+  def settings(self, stage: Stage) -> StageConfig:
+    """The settings that a stage has of its own."""
+    return self.hvs_sd if stage == "hvs_sd" else self.jnd
+
+  def validate(self, *, photographs: bool = True) -> None:
     """Checks every setting.
+
+    Args:
+      photographs: Whether a source of them must be named.
 
     Raises:
       ValueError: Naming the setting, what it must be, and what it is.
@@ -148,7 +155,7 @@ class TrainConfig:
       ("data.synthetic", counts_or_none, "at least 0"),
       (
         "data.images",
-        lambda _: one_source,
+        lambda _: one_source or not photographs,
         "a folder of photographs (or data.tfds a dataset, or data.synthetic a number; one of "
         "the three)",
       ),
@@ -183,8 +190,9 @@ class TrainConfig:
       ("jnd.attention", lambda value: value in get_args(AttentionLayer), _either(AttentionLayer)),
     ]
     # MS-SSIM, a term of stage 2, needs more than 160 pixels.
-    for stage, least_px in (("hvs_sd", STRIDE), ("jnd", 168)):
-      settings: StageConfig = getattr(self, stage)
+    least_sides: dict[Stage, int] = {"hvs_sd": STRIDE, "jnd": 168}
+    for stage, least_px in least_sides.items():
+      settings = self.settings(stage)
       stage_rules: list[_Rule] = [
         ("num_steps", counts, "at least 1"),
         (

@@ -10,6 +10,7 @@ turns a folder into such a dataset, which trains as --config.data.tfds=DIR.
 """
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,10 @@ class PhotoSource(Protocol):
     """What a reader would look for to find the photograph."""
     ...
 
+  def fingerprint(self) -> str:
+    """Equal for the same photographs in the same order, wherever they lie."""
+    ...
+
 
 class PhotoFolder:
   """The photographs under a folder, by index.
@@ -65,6 +70,7 @@ class PhotoFolder:
       raise DataError(str(error)) from None
     if not self.paths:
       raise DataError(f"no image under {folder}")
+    self._folder = folder
 
   def __len__(self) -> int:
     return len(self.paths)
@@ -78,6 +84,10 @@ class PhotoFolder:
 
   def name(self, index: int) -> str:
     return str(self.paths[index])
+
+  def fingerprint(self) -> str:
+    names = "\n".join(str(path.relative_to(self._folder)) for path in self.paths)
+    return f"{len(self)} files, names {hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
 
 class PhotoDataset:
@@ -98,6 +108,7 @@ class PhotoDataset:
       builder: Any = open_builder(name)
       self._source = builder.as_data_source(split)
       self._name = f"{name}, {split}"
+      self._version = f"{builder.info.full_name}, {split}"
     except Exception as error:  # TFDS raises many kinds, and explains at length
       reason = str(error).strip().partition("\n")[0]
       raise DataError(f"dataset {name!r}, split {split!r}: {reason}") from None
@@ -109,11 +120,18 @@ class PhotoDataset:
     return len(self._source)
 
   def __getitem__(self, index: int) -> Pixels:
-    example: Any = self._source[index]
+    try:
+      example: Any = self._source[index]
+    except Exception as error:  # a damaged record raises many kinds
+      reason = str(error).strip().partition("\n")[0]
+      raise DataError(f"{self.name(index)}: cannot be read: {reason}") from None
     return example["image"]
 
   def name(self, index: int) -> str:
     return f"{self._name}, image {index}"
+
+  def fingerprint(self) -> str:
+    return f"{len(self)} images of {self._version}"
 
 
 class SyntheticPhotos:
@@ -148,6 +166,9 @@ class SyntheticPhotos:
 
   def name(self, index: int) -> str:
     return f"synthetic image {index}"
+
+  def fingerprint(self) -> str:
+    return f"{len(self)} synthetic images"
 
 
 def open_photos(config: DataConfig) -> PhotoSource:
@@ -249,7 +270,7 @@ def _cut_crops(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: i
   """Endless crops, by index, as Grain's MapDataset."""
   return (
     grain.MapDataset.source(photos)
-    .map_with_index(lambda index, pixels: (index, pixels))
+    .map_with_index(lambda index, pixels: (index % len(photos), pixels))  # it counts epochs on
     .seed(seed)
     .shuffle()
     .repeat(None, reseed_each_epoch=True)

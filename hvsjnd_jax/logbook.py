@@ -13,7 +13,7 @@ from hvsjnd_jax.images import Pixels, write_png
 class Logbook:
   """metrics.jsonl, sheets/ and tensorboard/ in a stage's folder.
 
-  A run that goes on from a checkpoint takes back what was written after it.
+  A run that goes on from a checkpoint takes back the rows that were written after it.
 
   Args:
     folder: The stage's folder.
@@ -59,11 +59,11 @@ class Logbook:
 def _read_rows(file: Path, last_step: int) -> list[str]:
   """The rows up to a step; a killed run may have left half a row after them."""
   rows = []
-  for row in file.read_text().splitlines(keepends=True):
+  for row in file.read_text(errors="replace").splitlines():
     try:
       step = json.loads(row)["step"]
     except ValueError:
       break
     if step <= last_step:
-      rows.append(row)
+      rows.append(row + "\n")
   return rows

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-PyTree = Any
+PyTree = Any  # of arrays
 
 AXIS = "data"
 SPLIT = PartitionSpec(AXIS)

@@ -6,7 +6,7 @@ Parameters, optimiser and averages are float32, with a copy on every device; cro
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,7 @@ from hvsjnd_jax.config import Stage, StageConfig, TrainConfig
 from hvsjnd_jax.data import Crops
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.losses import Terms, jnd_objective, rate_distortion_objective
-from hvsjnd_jax.sharding import AXIS, COPIED, SPLIT
-
-PyTree = Any
+from hvsjnd_jax.sharding import AXIS, COPIED, SPLIT, PyTree
 
 # The part of a JNDModel that a stage trains.
 _NETWORK: dict[Stage, str] = {"hvs_sd": "hvs_sd", "jnd": "generator"}
@@ -53,15 +51,20 @@ def init_state(params: PyTree, settings: StageConfig) -> TrainState:
 
 
 def make_optimizer(settings: StageConfig) -> optax.GradientTransformation:
-  """Adam after clipping by the global norm; warm-up, then cosine decay to 1/100."""
-  schedule = optax.warmup_cosine_decay_schedule(
+  """Adam after clipping by the global norm."""
+  adam = optax.adam(make_schedule(settings))
+  return optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
+
+
+def make_schedule(settings: StageConfig) -> optax.Schedule:
+  """The learning rate by step: linear warm-up, then cosine decay to 1/100."""
+  return optax.warmup_cosine_decay_schedule(
     init_value=0.0,
     peak_value=settings.learning_rate,
     warmup_steps=settings.warmup_steps,
     decay_steps=settings.num_steps,
     end_value=settings.learning_rate / 100,
   )
-  return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(schedule))
 
 
 def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh) -> Step:
@@ -78,8 +81,8 @@ def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh
     graph: The model's structure, from `split_model`.
     mesh: The devices. Their number times `accumulation_steps` must divide `batch_size`.
   """
-  settings: StageConfig = getattr(config, stage)
-  optimizer = make_optimizer(settings)
+  settings = config.settings(stage)
+  optimizer, schedule = make_optimizer(settings), make_schedule(settings)
   parts = settings.accumulation_steps
 
   def objective(
@@ -137,7 +140,7 @@ def make_step(config: TrainConfig, stage: Stage, graph: nnx.GraphDef, mesh: Mesh
     # Young averages follow fast, so that the start does not weigh on them.
     decay = jnp.minimum(settings.ema_decay, (1 + step) / (10 + step))
     ema = optax.incremental_update(params, state.ema, 1 - decay)
-    terms = {**terms, "gradient_norm": optax.tree.norm(grads)}
+    terms |= {"gradient_norm": optax.tree.norm(grads), "learning_rate": jnp.asarray(schedule(step))}
     return TrainState(params, opt_state, ema), terms
 
   return run_step

@@ -1,4 +1,4 @@
-"""Train both stages, one after the other, and export the result.
+"""Train both stages, one after the other; export their weights; compile for a pod.
 
   python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
   python -m hvsjnd_jax.train export --workdir D --out W
@@ -21,6 +21,7 @@ The exit status is 0 when all is done, 2 when something is wrong, 130 when inter
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +32,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from hvsjnd_jax.aot import Cost, TopologyError, compile_ahead, open_topology
-from hvsjnd_jax.checkpoint import CheckpointError
+from hvsjnd_jax.aot import TopologyError, compile_ahead, open_topology
+from hvsjnd_jax.checkpoint import CheckpointError, silence
 from hvsjnd_jax.config import (
   AttentionForm,
   ComputeDtype,
@@ -45,12 +46,16 @@ from hvsjnd_jax.config import (
 from hvsjnd_jax.data import DataError
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.priors import AttentionLayer
-from hvsjnd_jax.training import Figures, PreemptedError, TrainError, export, train
+from hvsjnd_jax.runs import TrainError, export
+from hvsjnd_jax.training import Figures, PreemptedError, train
 from hvsjnd_jax.weights import WeightsError
 
-_GIB = 2**30
-# Memory of one chip, from Google's public pages on each generation.
-_CHIP_MEMORY_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
+# The options that each action takes; the first ones it needs.
+_OPTIONS = {
+  None: ("config", "workdir", "multihost"),
+  "export": ("workdir", "out"),
+  "aot": ("config", "topology"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       export(args.workdir, args.out)
       print(f"{args.out}: weights written")
     elif args.action == "aot":
-      _compile_ahead(_load_config(args.config, overrides), args.topology)
+      _compile_ahead(_load_config(args.config, overrides, photographs=False), args.topology)
     else:
-      config = _load_config(args.config, overrides)
+      config = _load_config(args.config, overrides, photographs=True)
       if args.multihost:
         _join()
       _train(config, args.workdir)
@@ -76,6 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     OSError,
   ) as error:
     print(f"train: {error}", file=sys.stderr)
+    if args.multihost and jax.process_count() > 1:
+      # An orderly exit would wait for the others, who wait for this one.
+      sys.stderr.flush()
+      os._exit(2)
+    if isinstance(error, CheckpointError):
+      silence()
     return 2
   except KeyboardInterrupt:
     print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)
@@ -120,18 +131,23 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
   if overrides != rest:
     unknown = [word for word in rest if word not in overrides]
     parser.error(f"unknown arguments: {' '.join(unknown)} (overrides are --config.name=value)")
-  needed = {
-    "export": ("workdir", "out"),
-    "aot": ("config", "topology"),
-    None: ("config", "workdir"),
-  }
-  for name in needed[args.action]:
+  taken = _OPTIONS[args.action]
+  for name in taken[:2]:
     if getattr(args, name) is None:
       parser.error(f"--{name} is needed")
+  given = [name for name, value in vars(args).items() if value and name != "action"]
+  given += ["config"] * bool(overrides)
+  for name in given:
+    if name not in taken:
+      parser.error(f"--{name} is of no use with {args.action or 'training'}")
+  if "://" in str(args.workdir):
+    parser.error(f"--workdir {args.workdir}: expected a folder; mount the bucket as one")
   return args, overrides
 
 
-def _load_config(file: str, overrides: list[str]) -> TrainConfig:
+def _load_config(file: str, overrides: list[str], *, photographs: bool) -> TrainConfig:
+  if not Path(file).is_file():
+    raise _UsageError(f"--config {file}: no such file")
   forms = (MagnitudeForm, QualityForm, AttentionForm)
   for option in (StageChoice, ComputeDtype, Resolution, AttentionLayer, *forms):
     parser = flags.EnumParser(get_args(option))
@@ -142,7 +158,7 @@ def _load_config(file: str, overrides: list[str]) -> TrainConfig:
   try:
     values(words)
     config: TrainConfig = flag.value
-    config.validate()
+    config.validate(photographs=photographs)
   except Exception as error:  # a config file is a program, and may do anything
     # Where the file could not be read, the first use of the config says so.
     reason = str(error.args[0] if error.args else error)
@@ -151,9 +167,16 @@ def _load_config(file: str, overrides: list[str]) -> TrainConfig:
 
 
 def _join() -> None:
-  """Joins the processes of all hosts; JAX finds them by TPU metadata, SLURM, Open MPI, ..."""
+  """Joins the processes of all hosts.
+
+  JAX finds them by TPU metadata, SLURM, Open MPI or Kubernetes; elsewhere it is told by
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  """
+  count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
   try:
-    jax.distributed.initialize()
+    jax.distributed.initialize(
+      num_processes=int(count) if count else None, process_id=int(index) if index else None
+    )
   except (RuntimeError, ValueError) as error:
     reason = str(error).strip().partition("\n")[0]
     raise _UsageError(f"--multihost: JAX found no other processes to join: {reason}") from None
@@ -166,7 +189,7 @@ def _train(config: TrainConfig, workdir: Path) -> None:
     )
     train(config, workdir, report=progress)
     for stage in config.stages:
-      steps = getattr(config, stage).num_steps
+      steps = config.settings(stage).num_steps
       progress.say(f"{workdir}: stage {stage} is trained, {steps} steps")
 
 
@@ -193,7 +216,7 @@ class _Progress:
   def __call__(self, stage: Stage, step: int, figures: Figures | None) -> None:
     if jax.process_index() > 0:
       return
-    settings = getattr(self._config, stage)
+    settings = self._config.settings(stage)
     if stage != self._stage:
       self._bar.close()
       self._stage = stage
@@ -204,7 +227,8 @@ class _Progress:
     if figures is None:
       return
     names = sorted(figures.keys() - {"images_per_second"})
-    names.sort(key=lambda name: (name != "loss", name == "gradient_norm"))
+    last = ("gradient_norm", "learning_rate")
+    names.sort(key=lambda name: (name != "loss", name in last))
     told = [f"{name} {figures[name]:.4g}" for name in names]
     # The first step, which compiles, has no rate.
     if rate := figures.get("images_per_second"):
@@ -228,28 +252,9 @@ def _describe_time(seconds: float) -> str:
 def _compile_ahead(config: TrainConfig, topology: str) -> None:
   jax.config.update("jax_platforms", "cpu")  # nothing is run: a TPU that is there stays free
   devices = open_topology(topology)
-  memory = _CHIP_MEMORY_GIB.get(topology.partition(":")[0])
   for stage in config.stages:
     print(f"{stage}: compiling for {len(devices)} chips of {topology} ...", flush=True)
-    cost = compile_ahead(config, stage, devices)
-    print(_describe_cost(cost, memory), flush=True)
-
-
-def _describe_cost(cost: Cost, chip_memory_gib: int | None) -> str:
-  used = cost.resident_bytes + cost.temporary_bytes + cost.program_bytes
-  of_chip = f" of {chip_memory_gib}" if chip_memory_gib else ""
-  collectives = ", ".join(f"{count} {name}" for name, count in cost.collectives.items()) or "none"
-  rows = {
-    "batch": f"{cost.batch_size} crops, {cost.batch_size // cost.chips} on each chip",
-    "memory of a chip": f"{used / _GIB:.2f}{of_chip} GiB: state and crops "
-    f"{cost.resident_bytes / _GIB:.2f}, temporary {cost.temporary_bytes / _GIB:.2f}, program "
-    f"{cost.program_bytes / _GIB:.2f}",
-    "a step and chip": f"{cost.flops / 1e12:.3f} TFLOP, {cost.moved_bytes / 1e9:.1f} GB moved, "
-    f"{cost.all_reduce_bytes / 1e6:.2f} MB all-reduced",
-    "collectives": collectives,
-    "compiled in": f"{cost.compile_seconds:.0f} s",
-  }
-  return "\n".join(f"  {name + ':':<18}{value}" for name, value in rows.items())
+    print(compile_ahead(config, stage, devices).describe(topology), flush=True)
 
 
 if __name__ == "__main__":

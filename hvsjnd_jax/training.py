@@ -1,24 +1,24 @@
 """The training loop as a library: stages of training, from a config into a folder.
 
-A working folder holds `hvs_sd/` and `jnd/`, one for each stage, each with `config.json`,
-`metrics.jsonl`, `sheets/`, `tensorboard/` and `checkpoints/`. Stage 2 reads stage 1's
-weights from there. Many processes (see `sharding`) run the same calls on a folder that all
-of them see.
+What the folder holds, `runs` says. Stage 2 reads stage 1's weights from there. Many
+processes (see `sharding`) run the same calls on a folder that all of them see.
 """
 
-import dataclasses
+import fcntl
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from hvsjnd_jax import pictures, weights
@@ -31,13 +31,13 @@ from hvsjnd_jax.images import Pixels, to_uint8
 from hvsjnd_jax.logbook import Logbook
 from hvsjnd_jax.losses import Terms
 from hvsjnd_jax.preemption import Preemption
+from hvsjnd_jax.runs import TrainError, hash_backbones, restore_weights, settings_of
 from hvsjnd_jax.sharding import copy_to_all, make_mesh, own_copy, split_batch
 from hvsjnd_jax.steps import TrainState, init_state, make_step, split_model
 
 Figures = dict[str, float]
 Report = Callable[[Stage, int, Figures | None], None]
 
-_CONFIG_FILE = "config.json"
 # What may differ when a run goes on: where it ends, where its photographs lie, and what it
 # leaves to be looked at.
 _MAY_CHANGE = (
@@ -48,15 +48,10 @@ _MAY_CHANGE = (
   "keep_checkpoints",
   "keep_every_steps",
   "data.images",
-  "data.tfds",
   "data.threads",
   "vgg16",  # where the folders are; what they hold must stay
   "classifier",
 )
-
-
-class TrainError(Exception):
-  """A run that cannot start or go on. The message says why, and what to do."""
 
 
 class PreemptedError(Exception):
@@ -81,17 +76,18 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
     ValueError: If a setting is impossible.
     DataError: If there are no photographs, or one cannot be read.
     CheckpointError: If the newest checkpoint is damaged.
-    TrainError: If the devices cannot share a batch, stage 1 is missing for stage 2, the
-      checkpoints are of a run with other settings, or a loss is not finite.
+    TrainError: If the devices cannot share a batch, another run holds the folder, stage 1
+      is missing or unfinished for stage 2, the checkpoints are of a run with other settings
+      or photographs, or a loss is not finite.
     WeightsError: If a network that the loss needs is missing or damaged.
     PreemptedError: On SIGTERM, after saving.
   """
   config.validate()
   for stage in config.stages:
-    _hash_backbones(config, stage)  # whether they are there, before hours of another stage
+    hash_backbones(config, stage)  # whether they are there, before hours of another stage
   mesh = make_mesh()
   for stage in config.stages:
-    check_batch(getattr(config, stage), stage, mesh)
+    check_batch(config.settings(stage), stage, mesh)
   with Preemption() as preemption:
     for stage in config.stages:
       _train_stage(config, stage, workdir, mesh, preemption, report)
@@ -127,9 +123,12 @@ def _train_stage(
   preemption: Preemption,
   report: Report,
 ) -> None:
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
+  written = settings_of(config, stage)
   folder = workdir / stage
   with ExitStack() as stack:
+    if jax.process_index() == 0:
+      stack.enter_context(_hold(folder))
     checkpoints = stack.enter_context(
       Checkpoints(
         folder / "checkpoints",
@@ -137,17 +136,30 @@ def _train_stage(
         keep_every_steps=config.keep_every_steps,
       )
     )
-    # In order: the settings, the state, and the stream, which follows from the step.
+    # In order: the settings, the photographs, the state, and the stream, which follows from
+    # the step.
     step = checkpoints.latest_step() or 0
+    _check_same_everywhere(written, step)
+    notes: dict[str, Any] = checkpoints.read_notes(step) if step else {}
     if step:
-      _check_same_run(config, stage, folder)
-      if step >= settings.num_steps:
-        return
+      _check_same_run(written, notes, folder)
+    if step > settings.num_steps:
+      raise TrainError(f"{folder} stands at step {step}, past num_steps {settings.num_steps}")
+    if step == settings.num_steps:
+      return
     photos = open_photos(config.data)
+    if step and photos.fingerprint() != notes["photographs"]:
+      raise TrainError(
+        f"{folder} was trained on other photographs: {notes['photographs']}, not "
+        f"{photos.fingerprint()}. Give it the same, or choose another --workdir."
+      )
     model = build_model(config)
     nnx.update(model, copy_to_all(nnx.state(model), mesh))
-    if not step and stage == "jnd":
-      restore_weights(model, workdir, "hvs_sd")
+    if not step:
+      notes = {"photographs": photos.fingerprint()}
+      if stage == "jnd":
+        notes["hvs_sd"] = _take_stage_one(model, workdir)
+    notes |= {"config": written}
     graph, params, frozen = split_model(model, stage)
     state = copy_to_all(init_state(params, settings), mesh)
     if step:
@@ -160,19 +172,24 @@ def _train_stage(
 
     log = None
     if jax.process_index() == 0:
-      _write_config(config, stage, folder)
+      _write_config(written, folder)
       log = stack.enter_context(Logbook(folder, step=step))
     first_step = step + 1
     unread = _Unread()
     while step < settings.num_steps:
       crops = next(stream)
-      state, terms = run_step(state, step, frozen, split_batch(crops, mesh), backbones)
+      batch = split_batch(crops, mesh)
+      state, terms = run_step(state, step, frozen, batch, backbones)
       step += 1
-      unread.append(step, terms, crops)
+      unread.append(f"at step {step}", terms, crops)
       last = step == settings.num_steps
       stops = preemption.reached()
       logs = last or step == first_step or step % config.log_every_steps == 0
       saves = last or stops or step % config.checkpoint_every_steps == 0
+      if saves:
+        # A step's terms are of the weights before it. Those to be saved are tried too.
+        _, tried = run_step(jax.tree.map(jnp.copy, state), step, frozen, batch, backbones)
+        unread.append(f"after step {step}", tried, crops, counts=False)
       if logs or saves:
         try:
           unread.read()
@@ -186,33 +203,36 @@ def _train_stage(
         averaged = nnx.merge(graph, own_copy(state.ema), own_copy(frozen))
         log.write_sheet(step, _draw_sheet(averaged, stage, config, photos))
       if saves:
-        checkpoints.save(step, frozen=frozen, **state._asdict())
-      if stops and not last:
+        checkpoints.save(step, notes, frozen=frozen, **state._asdict())
+      if stops:
+        checkpoints.wait()
         raise PreemptedError(f"stopped by SIGTERM; step {step} of stage {stage!r} is saved")
 
 
-def _hash_backbones(config: TrainConfig, stage: Stage) -> dict[str, str]:
-  """The SHA-256 of the weights that the stage's loss is computed with, by network."""
-  if stage == "hvs_sd" or config.jnd.quality_form != "aic":
-    return {}
-  return {
-    network: weights.read_backbone_manifest(network, getattr(config.jnd, network))["sha256"]
-    for network in Backbones._fields
-  }
-
-
 def _load_backbones(config: TrainConfig, stage: Stage) -> Backbones | None:
-  if not _hash_backbones(config, stage):
+  if not hash_backbones(config, stage):
     return None
   return Backbones(
     weights.load_vgg16(config.jnd.vgg16), weights.load_classifier(config.jnd.classifier)
   )
 
 
+def _take_stage_one(model: JNDModel, workdir: Path) -> dict[str, Any]:
+  """Fills in the HVS-SD that stage 1 has trained; gives what is known of it."""
+  run = restore_weights(model, workdir, "hvs_sd")
+  wanted = run["config"]["hvs_sd"]["num_steps"]
+  if run["steps"] < wanted:
+    raise TrainError(
+      f"stage 'hvs_sd' in {workdir} stands at step {run['steps']} of {wanted}; train it to its "
+      "end first, with the command that began it"
+    )
+  return run
+
+
 def _open_stream(
   config: TrainConfig, stage: Stage, photos: PhotoSource, *, first_step: int
 ) -> Iterator[Crops]:
-  settings: StageConfig = getattr(config, stage)
+  settings = config.settings(stage)
   return crop_stream(
     photos,
     config.data,
@@ -228,26 +248,28 @@ def _open_stream(
 class _NotFiniteError(Exception):
   """Terms of a step that are not finite."""
 
-  def __init__(self, names: list[str], step: int, photos: np.ndarray):
+  def __init__(self, names: list[str], when: str, photos: np.ndarray):
     super().__init__()
-    self.names, self.step, self.photos = names, step, photos
+    self.names, self.when, self.photos = names, when, photos
 
 
 class _Unread:
   """The terms of steps that may still be running, so that no step waits to be read."""
 
   class _Row(NamedTuple):
-    step: int
+    when: str
     terms: Terms
     photos: np.ndarray
+    counts: bool
 
   def __init__(self):
     self._rows: list[_Unread._Row] = []
     self._read: list[Figures] = []
     self._started: float | None = None
 
-  def append(self, step: int, terms: Terms, crops: Crops) -> None:
-    self._rows.append(self._Row(step, terms, crops.photos))
+  def append(self, when: str, terms: Terms, crops: Crops, *, counts: bool = True) -> None:
+    """Adds the terms of a step; where they do not count, they only have to be finite."""
+    self._rows.append(self._Row(when, terms, crops.photos, counts))
 
   def read(self) -> None:
     """Waits for every step so far.
@@ -258,8 +280,9 @@ class _Unread:
     for row in self._rows:
       figures = {name: float(value) for name, value in row.terms.items()}
       if bad := [name for name, value in figures.items() if not math.isfinite(value)]:
-        raise _NotFiniteError(bad, row.step, row.photos)
-      self._read.append(figures)
+        raise _NotFiniteError(bad, row.when, row.photos)
+      if row.counts:
+        self._read.append(figures)
     self._rows.clear()
 
   def take_means(self, batch_size: int) -> Figures:
@@ -278,17 +301,18 @@ def _explain_not_finite(
 ) -> str:
   names = sorted({photos.name(int(index)) for index in error.photos})
   shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+  checkpoints.wait()
   latest = checkpoints.latest_step()
   kept = f"the checkpoint of step {latest} is kept" if latest else "no checkpoint was made yet"
   return (
-    f"{', '.join(error.names)} not finite at step {error.step}, on a batch of {shown}; {kept}. "
+    f"{', '.join(error.names)} not finite {error.when}, on a batch of {shown}; {kept}. "
     "A lower learning_rate may help."
   )
 
 
 def _draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: PhotoSource) -> Pixels:
   """What the averaged weights make of the run's first crop: the same each time."""
-  crop_px = getattr(config, stage).crop_px
+  crop_px = config.settings(stage).crop_px
   pixels = first_crop(photos, config.data, crop_px=crop_px, seed=config.seed).pixels
   image = pixels[None].astype(np.float32) / 255
   if stage == "hvs_sd":
@@ -306,15 +330,15 @@ def _draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: Phot
   )
 
 
-def _check_same_run(config: TrainConfig, stage: Stage, folder: Path) -> None:
+def _check_same_run(settings: dict[str, Any], notes: dict[str, Any], folder: Path) -> None:
   """Refuses to go on with settings that the checkpoints were not made with."""
-  # A setting that did not exist yet had its default's effect.
-  saved = _flatten(_settings_of(TrainConfig(), stage)) | _flatten(read_config(folder))
-  given = _flatten(_settings_of(config, stage))
+  saved, given = (
+    traverse_util.flatten_dict(config, sep=".") for config in (notes["config"], settings)
+  )
   changed = [
     f"{name} was {saved.get(name)!r} and is {value!r}"
     for name, value in given.items()
-    if name.removeprefix(f"{stage}.") not in _MAY_CHANGE and saved.get(name) != value
+    if name.removeprefix(f"{folder.name}.") not in _MAY_CHANGE and saved.get(name) != value
   ]
   if changed:
     raise TrainError(
@@ -323,95 +347,34 @@ def _check_same_run(config: TrainConfig, stage: Stage, folder: Path) -> None:
     )
 
 
-def _settings_of(config: TrainConfig, stage: Stage) -> dict[str, Any]:
-  """What a stage is trained with: all settings but the choice of stages and the other's.
-
-  With them, where the loss is computed with further networks, the hashes of their weights.
-  """
-  settings = dataclasses.asdict(config)
-  for name in ("stage", *get_args(Stage)):
-    if name != stage:
-      del settings[name]
-  if hashes := _hash_backbones(config, stage):
-    settings["backbones"] = hashes
-  return settings
+def _check_same_everywhere(settings: dict[str, Any], step: int) -> None:
+  """Refuses processes that do not run the same: in JAX they would wait for each other."""
+  settings_hash = zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+  try:
+    multihost_utils.assert_equal(np.asarray([step, settings_hash], np.uint32))
+  except AssertionError:
+    raise TrainError(
+      f"the processes differ in their settings or in the step they stand at (here {step}): "
+      "give all the same command, and a --workdir that all of them see"
+    ) from None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-  """The settings that a stage was last trained with, as they were written."""
-  return json.loads((folder / _CONFIG_FILE).read_text())
+def _hold(folder: Path) -> TextIO:
+  """Keeps other runs out of a stage's folder, until the file is closed or the process ends."""
+  folder.mkdir(parents=True, exist_ok=True)
+  lock = (folder / "lock").open("w")
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    lock.close()
+    raise TrainError(
+      f"another run trains in {folder}: wait for it, or choose another --workdir (the processes "
+      "of one run need --multihost)"
+    ) from None
+  return lock
 
 
-def _write_config(config: TrainConfig, stage: Stage, folder: Path) -> None:
-  text = json.dumps(_settings_of(config, stage), indent=2)
-  partial = folder / f"{_CONFIG_FILE}.partial"
-  partial.write_text(text + "\n")
-  partial.replace(folder / _CONFIG_FILE)  # a killed run leaves the old one or the new one
-
-
-def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
-  return traverse_util.flatten_dict(settings, sep=".")
-
-
-def export(workdir: Path, out: Path) -> None:
-  """Writes the averaged weights of both stages as a folder that `load` takes.
-
-  HVS-SD is the one that the generator was trained with, even where stage 1 has gone on.
-
-  Args:
-    workdir: The working folder, with both stages trained.
-    out: The folder to write; must not exist, or be empty.
-
-  Raises:
-    TrainError: If a stage is missing.
-    CheckpointError: If a newest checkpoint is damaged.
-    WeightsError: If the folder cannot be written.
-  """
-  model = JNDModel(rngs=nnx.Rngs(0))
-  training = {}
-  for stage in get_args(Stage):
-    steps = restore_weights(model, workdir, stage)
-    config = read_config(workdir / stage)
-    for section in (config["data"], config[stage]):
-      for name, value in section.items():
-        if Path(str(value)).is_absolute():
-          section[name] = Path(value).name  # nobody's private paths
-    training[stage] = {"steps": steps, "config": config}
-  objective = training["jnd"]["config"]["jnd"]
-  model.resolution, model.attention = objective["resolution"], objective["attention"]
-  weights.save(out, model, provenance={"training": training})
-
-
-def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> int:
-  """Fills a model with what a stage's newest checkpoint holds: averaged and frozen weights.
-
-  Args:
-    model: Both networks are filled in place.
-    workdir: The working folder.
-    stage: "hvs_sd" or "jnd".
-
-  Returns:
-    The step of the checkpoint.
-
-  Raises:
-    TrainError: If the stage has no checkpoint.
-    CheckpointError: If it is damaged.
-  """
-  folder = workdir / stage / "checkpoints"
-  if not folder.is_dir():
-    raise TrainError(_missing_stage(workdir, stage))
-  with Checkpoints(folder) as checkpoints:
-    step = checkpoints.latest_step()
-    if step is None:
-      raise TrainError(_missing_stage(workdir, stage))
-    _, trained, frozen = split_model(model, stage)
-    restored = checkpoints.restore(step, ema=trained, frozen=frozen)
-    nnx.update(model, restored["ema"], restored["frozen"])
-  return step
-
-
-def _missing_stage(workdir: Path, stage: Stage) -> str:
-  return (
-    f"no checkpoint of stage {stage!r} in {workdir}; train it first: "
-    f"python -m hvsjnd_jax.train --config configs/{stage}.py --workdir {workdir}"
-  )
+def _write_config(settings: dict[str, Any], folder: Path) -> None:
+  partial = folder / "config.partial"
+  partial.write_text(json.dumps(settings, indent=2) + "\n")
+  partial.replace(folder / "config.json")  # a killed run leaves the old one or the new one

@@ -12,7 +12,7 @@ import pytest
 
 from hvsjnd_jax.aot import TopologyError, compile_ahead, open_topology
 from hvsjnd_jax.config import RateDistortionConfig, TrainConfig
-from hvsjnd_jax.training import TrainError
+from hvsjnd_jax.runs import TrainError
 
 ROOT = Path(__file__).parents[1]
 CHIPS = 4
@@ -64,7 +64,7 @@ def test_without_libtpu_the_error_says_what_to_install():
 def test_pod_config_compiles_for_tpus():
   # In a process of its own: libtpu, once there, cannot be got rid of.
   command = [sys.executable, "-m", "hvsjnd_jax.train", "aot", "--config=configs/tpu_pod.py"]
-  arguments = ["--topology=v5e:2x2", "--config.data.synthetic=1"]
+  arguments = ["--topology=v5e:2x2"]
   batches = [f"--config.{stage}.batch_size={2 * CHIPS}" for stage in ("hvs_sd", "jnd")]
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
   run = subprocess.run(

@@ -49,8 +49,8 @@ def list_steps(folder: Path) -> list[int]:
 def test_what_was_saved_comes_back(tmp_path: Path):
   with Checkpoints(tmp_path / "c") as checkpoints:
     assert checkpoints.latest_step() is None
-    checkpoints.save(3, params=draw(1), ema=draw(2))
-    checkpoints.save(5, params=draw(3), ema=draw(4))
+    checkpoints.save(3, {}, params=draw(1), ema=draw(2))
+    checkpoints.save(5, {}, params=draw(3), ema=draw(4))
   with Checkpoints(tmp_path / "c") as checkpoints:
     assert checkpoints.latest_step() == 5
     restored = checkpoints.restore(5, params=draw(0), ema=draw(0))
@@ -61,17 +61,32 @@ def test_what_was_saved_comes_back(tmp_path: Path):
 def test_arrays_come_back_where_they_are_wanted(tmp_path: Path):
   mesh = make_mesh()
   with Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(1, params=draw(1))
+    checkpoints.save(1, {}, params=draw(1))
     restored = checkpoints.restore(1, params=copy_to_all(draw(0), mesh))
   assert_same(restored, {"params": draw(1)})
   for leaf in jax.tree.leaves(restored):
     assert leaf.sharding.mesh == mesh
 
 
+def test_notes_come_back(tmp_path: Path):
+  notes = {"config": {"seed": 3}, "rate": 0.5}
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, notes, params=draw(1))
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.read_notes(1) == notes
+
+
+def test_reader_leaves_a_save_that_goes_on_alone(tmp_path: Path):
+  (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.latest_step() is None
+  assert (tmp_path / "4.orbax-checkpoint-tmp").exists()
+
+
 def test_step_is_saved_once(tmp_path: Path):
   with Checkpoints(tmp_path) as checkpoints:
     for seed in (1, 2):
-      checkpoints.save(3, params=draw(seed))
+      checkpoints.save(3, {}, params=draw(seed))
     assert_same(checkpoints.restore(3, params=draw(0)), {"params": draw(1)})
 
 
@@ -84,7 +99,7 @@ def test_newest_stay_and_some_for_good(
 ):
   with Checkpoints(tmp_path, keep=keep, keep_every_steps=keep_every_steps) as checkpoints:
     for step in range(1, 9):
-      checkpoints.save(step, params={"a": jnp.zeros(2)})
+      checkpoints.save(step, {}, params={"a": jnp.zeros(2)})
   assert list_steps(tmp_path) == kept
 
 
@@ -131,7 +146,7 @@ def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
   folder = tmp_path_factory.mktemp("run") / "checkpoints"
   with Checkpoints(folder) as checkpoints:
     for step in (2, 4):
-      checkpoints.save(step, params=draw(step), ema=draw(step + 1))
+      checkpoints.save(step, {}, params=draw(step), ema=draw(step + 1))
   return folder
 
 
@@ -155,7 +170,8 @@ def test_damage_is_noticed_and_the_whole_checkpoint_offered(
     assert_same(checkpoints.restore(2, params=draw(0)), {"params": draw(2)})
   message = str(raised.value)
   assert re.fullmatch(
-    rf"{folder}/4 cannot be restored: .*{reason}.*\. That of step 2 is whole: delete .*", message
+    rf"{folder}/4 cannot be restored: .*{reason}.*\. That of step 2 is whole: .*",
+    message,
   )
   # For a reader: no C++, and no page of it.
   assert "<bound method" not in message
@@ -166,12 +182,14 @@ def test_damage_is_noticed_and_the_whole_checkpoint_offered(
 def test_offer_is_the_newest_whole_checkpoint(folder: Path):
   with Checkpoints(folder) as checkpoints:
     for step in (6, 8):
-      checkpoints.save(step, params=draw(step))
+      checkpoints.save(step, {}, params=draw(step))
   flip_bit(folder / "8")
   truncate(folder / "6")
   with (
     Checkpoints(folder) as checkpoints,
-    pytest.raises(CheckpointError, match=r"/8 cannot .* That of step 4 is whole: delete"),
+    pytest.raises(
+      CheckpointError, match=r"/8 cannot .* That of step 4 is whole: to go on from there"
+    ),
   ):
     checkpoints.restore(8, params=draw(0))
 
@@ -191,5 +209,5 @@ def test_offer_is_followed(folder: Path):
   shutil.rmtree(folder / "4")
   with Checkpoints(folder) as checkpoints:
     assert checkpoints.latest_step() == 2
-    checkpoints.save(4, params=draw(7))
+    checkpoints.save(4, {}, params=draw(7))
     assert_same(checkpoints.restore(4, params=draw(0)), {"params": draw(7)})

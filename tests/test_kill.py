@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 STEPS: dict[Stage, int] = {"hvs_sd": 40, "jnd": 16}
 KILLS_OF_A_STAGE = 5
 SAVE_EVERY_STEPS = 5
+TIMEOUT_SECONDS = 400
 SAVES = f"--config.checkpoint_every_steps={SAVE_EVERY_STEPS}"
 # Without SAVES, checkpoints are made at the end of a stage alone.
 SETTINGS = (
@@ -54,6 +56,8 @@ class Command:
       stderr=subprocess.PIPE,
       text=True,
     )
+    self.deadline = threading.Timer(TIMEOUT_SECONDS, self.process.kill)
+    self.deadline.start()
 
   def rows(self) -> Iterator[tuple[Stage, int]]:
     """Stage and step of each row of figures, as soon as it is printed."""
@@ -66,6 +70,7 @@ class Command:
   def finish(self) -> tuple[int, str]:
     """Exit status and what stood on stderr."""
     _, errors = self.process.communicate()
+    self.deadline.cancel()
     return self.process.returncode, errors
 
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from hvsjnd_jax.config import Stage
 from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.training import restore_weights
+from hvsjnd_jax.runs import restore_weights
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
@@ -101,7 +101,7 @@ def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
 
 def read_weights(workdir: Path) -> dict[str, np.ndarray]:
   model = JNDModel(rngs=nnx.Rngs(0))
-  assert restore_weights(model, workdir, "jnd") == STEPS
+  assert restore_weights(model, workdir, "jnd")["steps"] == STEPS
   leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

@@ -43,7 +43,7 @@ class Run:
     model = build_model(config)
     model.hvs_sd = HVSSD(8, dtype=model.hvs_sd.encoder.dtype, rngs=nnx.Rngs(1))
     graph, params, self.frozen = split_model(model, stage)
-    settings = getattr(config, stage)
+    settings = config.settings(stage)
     self.state = copy_to_all(init_state(params, settings), self.mesh)
     self.frozen = copy_to_all(self.frozen, self.mesh)
     self.step: Any = make_step(config, stage, graph, self.mesh)

@@ -22,7 +22,7 @@ MODULES = (
   *("priors", "estimator", "config", "losses"),
   # running it
   *("images", "pictures", "weights", "figures", "dataset", "data", "sharding", "steps"),
-  *("checkpoint", "preemption", "logbook", "training", "aot"),
+  *("checkpoint", "preemption", "logbook", "runs", "training", "aot"),
   # commands
   *("eval", "train"),
 )

@@ -28,17 +28,9 @@ from hvsjnd_jax.config import (
 from hvsjnd_jax.data import DataError
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.images import read_image
+from hvsjnd_jax.runs import TrainError, export, restore_weights
 from hvsjnd_jax.train import main
-from hvsjnd_jax.training import (
-  Figures,
-  PreemptedError,
-  TrainError,
-  check_batch,
-  export,
-  read_config,
-  restore_weights,
-  train,
-)
+from hvsjnd_jax.training import Figures, PreemptedError, check_batch, train
 
 STEPS = 4
 MakeConfig = Callable[[StageChoice], TrainConfig]
@@ -96,7 +88,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, make_config: MakeConfig) -
 
 def read_weights(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
   model = JNDModel(rngs=nnx.Rngs(0))
-  assert restore_weights(model, workdir, stage) == STEPS
+  assert restore_weights(model, workdir, stage)["steps"] == STEPS
   leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
@@ -170,7 +162,7 @@ def test_metrics_are_logged_by_name(workdir: Path):
   rows = [json.loads(line) for line in (workdir / "jnd/metrics.jsonl").read_text().splitlines()]
   assert [row["step"] for row in rows] == [1, 2, 3, 4]
   terms = {"magnitude", "quality", "attention", "visibility"}
-  assert rows[0].keys() == {"step", "loss", "gradient_norm"} | terms
+  assert rows[0].keys() == {"step", "loss", "gradient_norm", "learning_rate"} | terms
   assert rows[1].keys() == rows[0].keys() | {"images_per_second"}
 
 
@@ -203,7 +195,7 @@ def test_settings_of_a_stage_are_written_without_the_other_s(workdir: Path):
   shared = {"seed", "compute_dtype", "log_every_steps", "sheet_every_steps", "data"}
   shared |= {"checkpoint_every_steps", "keep_checkpoints", "keep_every_steps"}
   for stage in ("hvs_sd", "jnd"):
-    settings = read_config(workdir / stage)
+    settings = json.loads((workdir / stage / "config.json").read_text())
     assert settings.keys() == shared | {stage}
     assert settings[stage]["num_steps"] == STEPS
 
@@ -217,8 +209,64 @@ def test_export_pairs_the_generator_with_the_hvs_sd_it_saw(
   train(config, tmp_path / "run", report=Reports())
   for folder, out in ((workdir, "before"), (tmp_path / "run", "after")):
     export(folder, tmp_path / out)
-  before, after = (weights.read_manifest(tmp_path / out)["sha256"] for out in ("before", "after"))
+  before, after = (weights.read_manifest(tmp_path / out) for out in ("before", "after"))
   assert before == after
+  assert before["training"]["hvs_sd"]["steps"] == STEPS
+
+
+def test_stage_two_waits_for_the_end_of_stage_one(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  shutil.copytree(workdir / "hvs_sd/checkpoints/2", tmp_path / "hvs_sd/checkpoints/2")
+  with pytest.raises(TrainError, match=rf"stands at step 2 of {STEPS}; train it to its end"):
+    train(make_config("jnd"), tmp_path, report=Reports())
+
+
+def test_stage_two_begins_with_the_generator_of_its_own_seed(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  shutil.copytree(workdir / "hvs_sd", tmp_path / "hvs_sd")
+  config = make_config("jnd")
+  config.seed = 5
+  config.jnd.learning_rate = 1e-9  # what is trained stays as it began
+  config.jnd.num_steps = 2
+  train(config, tmp_path, report=Reports())
+  model = JNDModel(rngs=nnx.Rngs(0))
+  restore_weights(model, tmp_path, "jnd")
+  begun = JNDModel(rngs=nnx.Rngs(5)).generator.conv1.kernel[...]
+  np.testing.assert_allclose(model.generator.conv1.kernel[...], begun, atol=1e-8)
+
+
+def test_run_does_not_go_on_with_other_photographs(
+  workdir: Path, make_config: MakeConfig, photos: Path, tmp_path: Path
+):
+  shutil.copytree(workdir / "hvs_sd", tmp_path / "hvs_sd")
+  shutil.copytree(photos, tmp_path / "photos")
+  config = make_config("hvs_sd")
+  config.hvs_sd.num_steps = STEPS + 1
+  config.data.images = str(tmp_path / "photos")  # the same, elsewhere
+  (tmp_path / "photos/0.png").rename(tmp_path / "photos/9.png")
+  with pytest.raises(TrainError, match=r"trained on other photographs: 3 files, names .*, not 3"):
+    train(config, tmp_path, report=Reports())
+  (tmp_path / "photos/9.png").rename(tmp_path / "photos/0.png")
+  train(config, tmp_path, report=Reports())
+
+
+def test_run_past_its_end_is_an_error(workdir: Path, make_config: MakeConfig):
+  config = make_config("hvs_sd")
+  config.hvs_sd.num_steps = STEPS - 1
+  with pytest.raises(TrainError, match=rf"stands at step {STEPS}, past num_steps {STEPS - 1}"):
+    train(config, workdir, report=Reports())
+
+
+def test_two_runs_do_not_share_a_folder(make_config: MakeConfig, tmp_path: Path):
+  config = make_config("hvs_sd")
+
+  def start_another(*_: object) -> None:
+    with pytest.raises(TrainError, match=r"another run trains in .*hvs_sd"):
+      train(config, tmp_path, report=Reports())
+
+  train(config, tmp_path, report=start_another)
 
 
 def test_run_does_not_go_on_with_other_settings(workdir: Path, make_config: MakeConfig):
@@ -347,14 +395,14 @@ def test_loss_that_is_not_finite_stops_the_run(
   make_config: MakeConfig, photos: Path, tmp_path: Path
 ):
   config = make_config("hvs_sd")
-  config.hvs_sd.learning_rate = 1e30  # from step 2 on, which step 3 finds
+  config.hvs_sd.learning_rate = 1e30  # from step 2 on; what is to be saved there is tried
   config.hvs_sd.batch_size = 2  # of three photographs: step 3 is of the second epoch
   with pytest.raises(TrainError) as raised:
     train(config, tmp_path, report=Reports())
   name = rf"{photos}/\d\.png"
   assert re.fullmatch(
-    rf"bpp, gradient_norm, loss, mse not finite at step 3, on a batch of {name}(, {name})?; the "
-    r"checkpoint of step 2 is kept\. A lower learning_rate may help\.",
+    rf"bpp, gradient_norm, loss, mse not finite after step 2, on a batch of {name}(, {name})?; "
+    r"no checkpoint was made yet\. A lower learning_rate may help\.",
     str(raised.value),
   )
 
