@@ -118,6 +118,8 @@ def test_batch_is_one_by_one_and_jit_is_eager(
   distorted, reference = (draw_images(2, side, side + 5, seed=seed) for seed in (1, 2))
   metric = bind(name)
   together = jax.jit(metric)(distorted, reference)
+  if METRICS[name].backbone:  # slow, and run without jit in test_dists
+    metric = jax.jit(metric)
   apart = [metric(distorted[i : i + 1], reference[i : i + 1])[0] for i in range(2)]
   assert together.shape == (2,)
   assert together.dtype == jnp.float32
