@@ -52,8 +52,8 @@ class Checkpoints:
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
-        cleanup_tmp_directories=not read_only,  # of saves that a killed run left half done
-        read_only=read_only,
+        # Saves that a killed run left half done go. (Orbax's own read_only only warns.)
+        cleanup_tmp_directories=not read_only,
       ),
     )
 
