@@ -7,8 +7,8 @@
 Needs torch and piq, which the package itself never does. The five metrics are SSIM, MS-SSIM,
 GMSD, FSIM and DISTS; each is called in turn here and there. The medians count, on a machine
 that does nothing else: a busy one slows PyTorch's threads, which wait for each other, far more
-than JAX's, and then the least of each is the fairer figure. JAX's functions are compiled before the clock starts; what that took is
-printed beside them.
+than JAX's, and then the least of each is the fairer figure. JAX's functions are compiled
+before the clock starts; what that took is printed beside them.
 
 Both compute what the library computes. piq's SSIM is told not to shrink the images, as ours
 does not. Three of piq's formulas cost something else than ours: its GMSD sees luma only, a
