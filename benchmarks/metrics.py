@@ -10,8 +10,8 @@ that does nothing else: a busy one slows PyTorch's threads, which wait for each 
 than JAX's, and then the least of each is the fairer figure. JAX's functions are compiled
 before the clock starts; what that took is printed beside them.
 
-Both compute what the library computes. piq's SSIM is told not to shrink the images, as ours
-does not. Three of piq's formulas cost something else than ours: its GMSD sees luma only, a
+piq's SSIM is told not to shrink the images, as ours
+does not. Two of piq's formulas cost something else than ours: its GMSD sees luma only, a
 third of our work; its DISTS interpolates to a shorter side of 256 where ours takes means, at
 the same size. DISTS runs with random weights of VGG16, the same in both: no file is needed,
 and the time is the same. piq imports torchvision for VGG16's layers alone; they are built
