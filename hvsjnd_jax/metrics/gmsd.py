@@ -39,7 +39,8 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
     TypeError, ValueError: See `pairs.check_pair`.
 
   Source: Xue et al., "Gradient magnitude similarity deviation", 2014. Deviation, as in
-  the published JND code: on R, G and B together, not on luma; n - 1, not n.
+  the published JND code: on R, G and B together, not on luma; n - 1, not n. For the paper's
+  own, pass luma, [B, H, W, 1].
 
   Example:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)

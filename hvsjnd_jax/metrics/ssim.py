@@ -53,9 +53,10 @@ def ssim(distorted: Images, reference: Images) -> Scores:
     TypeError, ValueError: See `pairs.check_pair`.
 
   Source: Wang et al., "Image quality assessment: from error visibility to structural
-  similarity", 2004. Deviations, as in the published JND code: on R, G and B, not on luma;
-  c is cut at 0. Images keep their size: implementations that first shrink them to about
-  256 pixels, as the authors advise, give other figures from 384 pixels on.
+  similarity", 2004. Deviations, as in the published JND code: on R, G and B, not on luma
+  (for luma, pass it as [B, H, W, 1]); c is cut at 0. Images keep their size:
+  implementations that first shrink them to about 256 pixels, as the authors advise, give
+  other figures from 384 pixels on.
 
   Example:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
