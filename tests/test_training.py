@@ -312,7 +312,7 @@ def test_stage_two_trains_with_aic(
     name: weights.read_backbone_manifest(name, tmp_path / name) for name in Backbones._fields
   }
   hashes = {name: manifest["sha256"] for name, manifest in manifests.items()}
-  assert read_config(run / "jnd")["backbones"] == hashes
+  assert json.loads((run / "jnd/config.json").read_text())["backbones"] == hashes
   saved = run / "jnd/checkpoints/2"
   bytes_ = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
   assert bytes_ < 4 * sum(manifests["vgg16"]["parameters"].values())
