@@ -305,7 +305,7 @@ class _Evaluated(NamedTuple):
 
 
 def _evaluate(
-  model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: figures.Backbones
+  model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: figures.Networks
 ) -> _Evaluated:
   # The signs follow from seed and content: not from the file's name or its place.
   key = jax.random.fold_in(jax.random.key(args.seed), zlib.crc32(pixels.tobytes()))

@@ -18,7 +18,7 @@ from hvsjnd_jax.metrics.pairs import Images, Scores
 
 Figures = dict[str, float | None]
 # The networks that metrics need, by name.
-Backbones = dict[str, VGG16]
+Networks = dict[str, VGG16]
 
 PSNR_FIGURES = ("psnr_r", "psnr_g", "psnr_b", "psnr")
 
@@ -36,7 +36,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
   return names
 
 
-def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Backbones:
+def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Networks:
   """Loads what the metrics need, from the folder of each network.
 
   Raises:
@@ -56,7 +56,7 @@ def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Backbones:
 
 
 def measure(
-  distorted: Images, reference: Images, metrics: Sequence[str], *, backbones: Backbones
+  distorted: Images, reference: Images, metrics: Sequence[str], *, backbones: Networks
 ) -> Figures:
   """PSNR in all its figures, and the metrics asked for, of one image.
 
@@ -77,7 +77,7 @@ def measure(
 
 @functools.partial(jax.jit, static_argnames="metrics")  # compiled once for each size
 def _score(
-  distorted: Images, reference: Images, backbones: Backbones, *, metrics: tuple[str, ...]
+  distorted: Images, reference: Images, backbones: Networks, *, metrics: tuple[str, ...]
 ) -> dict[str, Scores]:
   channels = (*(slice(i, i + 1) for i in range(3)), slice(None))
   scores = {

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import jax
@@ -27,12 +27,7 @@ class Preemption:
       self._handler = signal.signal(signal.SIGTERM, self._notice)
     return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *_: object) -> None:
     if self._handler is not None:
       signal.signal(signal.SIGTERM, self._handler)
 

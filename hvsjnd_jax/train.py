@@ -25,7 +25,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Self, get_args
 
 import jax
 from absl import flags, logging
@@ -207,7 +207,7 @@ class _Progress:
     self._stage: Stage | None = None
     self._bar = tqdm(disable=True)
 
-  def __enter__(self) -> "_Progress":
+  def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *_: object) -> None:
