@@ -60,7 +60,9 @@ _OPTIONS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit status."""
-  logging.set_verbosity(logging.WARNING)  # at INFO, Orbax tells every step of a save
+  # Below ERROR, Orbax tells every step of a save, and warns of folders that a killed run left
+  # half deleted, of which nothing is wanted.
+  logging.set_verbosity(logging.ERROR)
   args, overrides = _parse(argv)
   try:
     if args.action == "export":

@@ -1,6 +1,6 @@
 """VGG16 and ResNet-34 with the golden files' weights."""
 
-from pathlib import Path
+import functools
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,6 @@ from golden_weights import draw_state
 
 from convert.keymap import BACKBONES, convert
 from hvsjnd_jax.weights import build_backbone
-
-_GOLDEN = Path(__file__).parent / "data/backbones_coffee_176_noise.npz"
 
 
 def draw(network: str, seed: int) -> dict[str, np.ndarray]:
@@ -21,13 +19,9 @@ def draw(network: str, seed: int) -> dict[str, np.ndarray]:
   return draw_state(seed, shapes, network=network)
 
 
+@functools.cache  # nothing changes a frozen network
 def build(network: str, seed: int) -> Any:
   """The network with those weights."""
   arrays, faults = convert(network, draw(network, seed))
   assert not faults
   return build_backbone(network, arrays, source="the recipe")
-
-
-def read_golden() -> dict[str, np.ndarray]:
-  with np.load(_GOLDEN) as file:
-    return dict(file)

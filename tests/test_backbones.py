@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_backbones import build, draw, read_golden
+from golden_backbones import build, draw
+from golden_pairs import PAIRS, read_pair, to_images
 from golden_weights import digest
 
 from hvsjnd_jax.backbones import VGG16, ResNet34, l2_pool
@@ -24,16 +25,19 @@ def assert_close(got: Any, want: Any) -> None:
 
 
 @pytest.mark.parametrize("network", ["vgg16", "classifier"])
-def test_recipe_draws_the_weights_that_the_goldens_were_made_with(network: str):
-  golden = read_golden()
+@pytest.mark.parametrize("name", PAIRS)
+def test_recipe_draws_the_weights_that_the_goldens_were_made_with(name: str, network: str):
+  golden = read_pair(name)
   assert digest(draw(network, int(golden["weights_seed"]))) == golden[f"{network}_sha256"]
 
 
-def test_logits_are_the_published_code_s(classifier: ResNet34):
-  golden = read_golden()
-  distorted = golden["distorted"][None].astype(np.float32) / 255
+@pytest.mark.parametrize("name", PAIRS)
+def test_logits_are_the_published_code_s(name: str):
+  golden = read_pair(name)
+  classifier = build("classifier", int(golden["weights_seed"]))
+  distorted, _ = to_images(golden)
   features = jax.jit(ResNet34.features)(classifier, distorted)
-  assert features.shape == (1, 6, 6, 512)
+  assert features.shape == (1, *(-(-side // 32) for side in distorted.shape[1:3]), 512)
   assert_close(classifier.head(features)[0], golden["resnet34_logits"])
 
 

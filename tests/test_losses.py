@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_backbones import read_golden
+from golden_backbones import build
+from golden_pairs import PAIRS, read_pair, to_images
 
 from hvsjnd_jax import losses
 from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
@@ -226,13 +227,12 @@ def run_aic(vgg16: VGG16) -> RunAIC:
 
 
 @pytest.mark.usefixtures("optimized")
-def test_aic_is_the_published_code_s(vgg16: VGG16):
-  golden = read_golden()
+@pytest.mark.parametrize("name", PAIRS)
+def test_aic_is_the_published_code_s(name: str):
+  golden = read_pair(name)
+  vgg16 = build("vgg16", int(golden["weights_seed"]))
   # One batch of all classes: no image's choice touches another's.
-  distorted, reference = (
-    jnp.asarray(golden[name][None], jnp.float32).repeat(5, axis=0) / 255
-    for name in ("distorted", "reference")
-  )
+  distorted, reference = (images.repeat(5, axis=0) for images in to_images(golden))
   loss = jax.jit(losses.aic_loss)(distorted, reference, jnp.arange(5), vgg16=vgg16)
   for kind, got in enumerate(loss):
     # SSIM's variances, as differences of squares, cost it three digits: 5e-5 of its score.
