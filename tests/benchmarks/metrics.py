@@ -1,8 +1,8 @@
 """Time the metrics against piq's (PyTorch) on one pair of images, side by side.
 
   pip install --no-deps piq
-  python -m benchmarks.metrics
-  python -m benchmarks.metrics --gradient --runs 9
+  python -m tests.benchmarks.metrics
+  python -m tests.benchmarks.metrics --gradient --runs 9
 
 Needs torch and piq, which the package itself never does. The five metrics are SSIM, MS-SSIM,
 GMSD, FSIM and DISTS; each is called in turn here and there. The medians count, on a machine
@@ -10,16 +10,16 @@ that does nothing else: a busy one slows PyTorch's threads, which wait for each 
 than JAX's, and then the least of each is the fairer figure. JAX's functions are compiled
 before the clock starts; what that took is printed beside them.
 
-piq's SSIM is told not to shrink the images, as ours
-does not. Two of piq's formulas cost something else than ours: its GMSD sees luma only, a
-third of our work; its DISTS interpolates to a shorter side of 256 where ours takes means, at
-the same size. DISTS runs with random weights of VGG16, the same in both: no file is needed,
-and the time is the same. piq imports torchvision for VGG16's layers alone; they are built
-here.
+piq's SSIM is told not to shrink the images, as ours does not. Two of piq's formulas cost
+something else than ours: its GMSD sees luma only, a third of our work; its DISTS interpolates
+to a shorter side of 256 where ours takes means, at the same size. DISTS runs with random
+weights of VGG16, the same in both: no file is needed, and the time is the same. piq imports
+torchvision for VGG16's layers alone; they are built here.
 """
 
 import argparse
 import functools
+import importlib
 import statistics
 import sys
 import time
@@ -37,6 +37,7 @@ from torch import nn
 from hvsjnd_jax import metrics
 from hvsjnd_jax.backbones import VGG16
 from hvsjnd_jax.metrics.dists import _load_weights
+from tests.benchmarks.pictures import draw_image
 
 _WIDTHS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   description, _, notes = (__doc__ or "").partition("\n\n")
   parser = argparse.ArgumentParser(
-    prog="python -m benchmarks.metrics",
+    prog="python -m tests.benchmarks.metrics",
     description=description,
     epilog=notes,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -106,14 +107,9 @@ def _row(name: str, milliseconds: np.ndarray) -> str:
 
 
 def _draw_pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-  """Noise on structure at several scales, [1, H, W, 3]."""
-  rng = np.random.default_rng(0)
-  reference = np.zeros((1, height, width, 3))
-  for cell in (1, 4, 16, 64):
-    coarse = rng.random((1, -(-height // cell), -(-width // cell), 3))
-    reference += coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :height, :width] / 4
-  distorted = np.clip(reference + 0.05 * rng.standard_normal(reference.shape), 0, 1)
-  return distorted.astype(np.float32), reference.astype(np.float32)
+  reference = draw_image(height, width)
+  noise = np.random.default_rng(1).standard_normal(reference.shape, np.float32)
+  return np.clip(reference + 0.05 * noise, 0, 1), reference
 
 
 def _prepare_ours(
@@ -162,8 +158,8 @@ def _import_piq(vgg16: VGG16) -> types.ModuleType:
       for outputs, ours in zip(widths, block, strict=True):
         conv = nn.Conv2d(inputs, outputs, 3, padding=1)
         kernel = np.asarray(ours.kernel[...]).transpose(3, 2, 0, 1)
-        conv.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
-        conv.bias.data = torch.from_numpy(np.array(ours.bias[...]))
+        conv.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(kernel)))
+        conv.bias = nn.Parameter(torch.from_numpy(np.array(ours.bias[...])))
         layers += [conv, nn.ReLU(inplace=True)]
         inputs = outputs
       layers.append(nn.MaxPool2d(2, 2))
@@ -180,16 +176,13 @@ def _import_piq(vgg16: VGG16) -> types.ModuleType:
     }
 
   torchvision, models = (types.ModuleType(name) for name in ("torchvision", "torchvision.models"))
-  models.vgg16 = models.vgg19 = build_vgg16
   # Base classes of a network that is not used here.
-  inception = {f"Inception{letter}": nn.Module for letter in "ABCDE"}
-  models.inception = types.SimpleNamespace(**inception)
-  torchvision.models = models
+  inception = types.SimpleNamespace(**{f"Inception{letter}": nn.Module for letter in "ABCDE"})
+  vars(models).update(vgg16=build_vgg16, vgg19=build_vgg16, inception=inception)
+  vars(torchvision).update(models=models)
   sys.modules |= {"torchvision": torchvision, "torchvision.models": models}
   torch.hub.load_state_dict_from_url = load_weights
-  import piq
-
-  return piq
+  return importlib.import_module("piq")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+"""What the benchmarks look at."""
+
+import numpy as np
+
+
+def draw_image(height: int, width: int, *, seed: int = 0) -> np.ndarray:
+  """Noise on structure at several scales: float32 [1, height, width, 3] in [0, 1]."""
+  rng = np.random.default_rng(seed)
+  image = np.zeros((1, height, width, 3))
+  for cell in (1, 4, 16, 64):
+    coarse = rng.random((1, -(-height // cell), -(-width // cell), 3))
+    image += coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :height, :width] / 4
+  return image.astype(np.float32)

@@ -1,0 +1,53 @@
+"""Evaluate a folder of photographs with the twin, as the published script works.
+
+  python -m tests.benchmarks.torch_folder DIR --weights FILE --lmbda 10
+
+For every image anew both networks are built and read from a file, HVS-SD runs a second time
+for nothing, and four PSNRs are printed. The published script does more: it reads the files
+twice an image, and draws the signs in a loop of Python. The last line is the mean PSNR.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tests.benchmarks.torch_twin import Twin, estimate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.torch_folder")
+  parser.add_argument("folder", type=Path)
+  parser.add_argument("--weights", type=Path, required=True, help="the twin's state dict")
+  parser.add_argument("--lmbda", type=float, required=True)
+  args = parser.parse_args(argv)
+  totals = []
+  for file in sorted(args.folder.rglob("*.png")):
+    pixels = torch.from_numpy(np.array(Image.open(file).convert("RGB")))
+    image = pixels.permute(2, 0, 1)[None].contiguous() / 255
+    model = Twin()
+    model.load_state_dict(torch.load(args.weights))
+    jnd = estimate(model, image)
+    model.hvs_sd(image)
+    signs = torch.where(torch.rand(image.shape[2:]) >= 0.5, 1.0, -1.0)
+    distorted = (image + args.lmbda * signs * jnd).clamp(0, 1)
+    red, green, blue = (_psnr(distorted[:, c], image[:, c]) for c in range(3))
+    totals.append(_psnr(distorted, image))
+    print(f"{file}: R {red} G {green} B {blue} total {totals[-1]}")
+  print(statistics.fmean(totals))
+  return 0
+
+
+def _psnr(distorted: Tensor, image: Tensor) -> float:
+  return -10 * (distorted - image).square().mean().log10().item()
+
+
+if __name__ == "__main__":
+  sys.exit(main())
