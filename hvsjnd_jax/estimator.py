@@ -5,16 +5,17 @@ pure, and work under `jax.jit`, `jax.grad` (reverse mode only) and `jax.vmap`.
 """
 
 import functools
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.typing import Dtype
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from hvsjnd_jax import priors
+from hvsjnd_jax import priors, windows
 from hvsjnd_jax.generator import JNDGenerator, Resolution
 from hvsjnd_jax.hvs_sd import HVSSD
 from hvsjnd_jax.priors import AttentionLayer, Priors
@@ -23,6 +24,7 @@ MIN_SIDE_PX = 8  # one cell of HVS-SD's feature
 
 Images = Float[Array, "b h w 3"]
 ImagesLike = Float[Array | np.ndarray, "b h w 3"]
+_Maps = TypeVar("_Maps", Array, np.ndarray)
 
 
 class JNDModel(nnx.Module):
@@ -64,6 +66,7 @@ def estimate(
   *,
   resolution: Resolution | None = None,
   attention: AttentionLayer | None = None,
+  window: tuple[int, int] | None = None,
 ) -> Images:
   """Estimates the JND map: how much change goes unseen, per pixel and channel.
 
@@ -77,6 +80,10 @@ def estimate(
       (detail survives at any size). None: the weights' default.
     attention: "reconstruction" (as the published code) or "feature" (as the paper's
       text). None: the weights' default. Both options are static under `jax.jit`.
+    window: Height and width of windows (`windows.plan_window` finds good ones), through
+      which images of any size are computed with one compile and in bounded memory, to the
+      same maps. None: the images whole, one compile for each size; under `jax.jit` and
+      `jax.grad` there is no other way. (`windows.analyze` leaves the maps on the host.)
 
   Returns:
     JND maps in [0, 1], same shape, float32 as the weights. A batch equals its images
@@ -85,11 +92,11 @@ def estimate(
   Raises:
     TypeError: If the images are not floating point.
     ValueError: If the shape is not [B, H, W, 3], or a side is below 8 pixels, or an
-      option is unknown.
+      option is unknown, or the window has sides that are no multiples of 8 above 112.
 
   Source: Jin et al., arXiv 2208.07583.
   """
-  return analyze(model, images, resolution=resolution, attention=attention).jnd
+  return analyze(model, images, resolution=resolution, attention=attention, window=window).jnd
 
 
 def analyze(
@@ -98,6 +105,7 @@ def analyze(
   *,
   resolution: Resolution | None = None,
   attention: AttentionLayer | None = None,
+  window: tuple[int, int] | None = None,
 ) -> Analysis:
   """Estimates the JND map and keeps what it was drawn from, in one pass.
 
@@ -112,7 +120,20 @@ def analyze(
   attention = attention or model.attention
   _check_option("resolution", resolution, Resolution)
   _check_option("attention", attention, AttentionLayer)
-  return _analyze(model, _as_weights(model, images), resolution, attention)
+  if window is None:
+    return _analyze(model, _as_weights(model, images), resolution, attention)
+  if isinstance(images, Tracer):
+    raise ValueError("estimate: expected no window under jax.jit, jax.grad or jax.vmap")
+  maps = windows.analyze(
+    model.hvs_sd,
+    model.generator,
+    np.asarray(images),
+    window=window,
+    resolution=resolution,
+    attention=attention,
+  )
+  jnd, *seen = map(jnp.asarray, maps)
+  return Analysis(jnd, Priors(*seen))
 
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention"))
@@ -161,12 +182,12 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
 
 
 def inject(
-  images: ImagesLike,
-  jnd: ImagesLike,
+  images: Float[_Maps, "b h w 3"],
+  jnd: Float[_Maps, "b h w 3"],
   signs: Float[Array | np.ndarray, "*b h w"],
   *,
   lmbda: float | Array = 1.0,
-) -> Images:
+) -> Float[_Maps, "b h w 3"]:
   """Adds noise of random sign, scaled by the JND map: clip(x + lmbda·r·xj, 0, 1).
 
   Args:
@@ -176,7 +197,7 @@ def inject(
     lmbda: Noise scale. At 1 the map itself is added; the published README runs 10.
 
   Returns:
-    The distorted images y0, in [0, 1].
+    The distorted images y0, in [0, 1]; NumPy of NumPy.
 
   Raises:
     TypeError: If the images are not floating point.
@@ -191,7 +212,7 @@ def inject(
     raise ValueError(
       f"inject: expected signs {images.shape[1:3]} or {images.shape[:3]}, got {signs.shape}"
     )
-  return jnp.clip(images + lmbda * signs[..., None] * jnd, 0, 1)
+  return (images + lmbda * signs[..., None] * jnd).clip(0, 1)
 
 
 def _as_weights(model: JNDModel, images: ImagesLike) -> Images:

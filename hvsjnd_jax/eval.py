@@ -4,12 +4,17 @@
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
 
-The noise follows from the seed and the image alone: neither the file's name nor its place
-among the others changes a byte. An image given twice is evaluated once. A --save folder
-inside a --path folder is left out of the walk, so that no run evaluates an earlier one.
+The signs of the noise follow from the seed and the image alone, not from the file's name or
+its place among the others. An image given twice is evaluated once. A --save folder inside a
+--path folder is left out of the walk, so that no run evaluates an earlier one.
 
-Images are processed whole: on a CPU count 1.6 GB of memory for a megapixel. One that is too
-small for a metric is named, and counts in the means of the others.
+Images are computed through windows of one shape, so that a folder of many sizes compiles
+once, and memory does not grow with the image beyond some copies of it. The shape is chosen
+for the folder; it changes the maps by float32 rounding, and --window holds it. What has been
+compiled is kept in ~/.cache/hvsjnd_jax (JAX_COMPILATION_CACHE_DIR: elsewhere;
+JAX_ENABLE_COMPILATION_CACHE=false: not at all). Metrics other than psnr see images whole, and
+compile for each size. One that is too small for a metric is named, and counts in the means of
+the others.
 
 The exit status is 0 when every image was evaluated, 1 when some or all could not be (or one
 was too small for a metric), 2 when the command could not start or the results could not be
@@ -26,18 +31,19 @@ import os
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax import figures, pictures, weights
-from hvsjnd_jax.estimator import MIN_SIDE_PX, JNDModel, analyze, inject, random_signs
+from hvsjnd_jax import figures, pictures, weights, windows
+from hvsjnd_jax.compilation import keep_compilations
+from hvsjnd_jax.estimator import MIN_SIDE_PX, JNDModel, inject
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.images import (
   EXTENSIONS,
@@ -46,6 +52,7 @@ from hvsjnd_jax.images import (
   find_images,
   place,
   read_image,
+  read_size,
   to_uint8,
   write_npy,
   write_png,
@@ -55,14 +62,17 @@ from hvsjnd_jax.priors import AttentionLayer
 
 # CC0 and public-domain photographs that come with scikit-image.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-# Measured on a CPU: a peak of 4.7 GiB for 2000x1500 pixels.
-_BYTES_PER_PIXEL = 1600
+# Of the image; measured, a window's own memory left out.
+_BYTES_PER_PIXEL = 60
+# For the noise: no array of the image's size on the way.
+_ROWS_AT_ONCE = 64
 _OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parse(argv)
+  keep_compilations()
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
   # What Pillow has to say of odd metadata changes no pixel.
@@ -130,6 +140,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--attention", choices=get_args(AttentionLayer), help="default: the weights' own"
   )
   parser.add_argument(
+    "--window",
+    type=_window,
+    metavar="HxW",
+    help="sides of the window, multiples of 8 above 112 (default: chosen for the folder)",
+  )
+  parser.add_argument(
     "--save",
     type=Path,
     metavar="DIR",
@@ -170,6 +186,16 @@ def _seed(text: str) -> int:
   return int(text)
 
 
+def _window(text: str) -> tuple[int, int]:
+  sides = text.split("x")
+  if not (len(sides) == 2 and all(side.isdecimal() for side in sides)):
+    raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 512x768, got {text}")
+  try:
+    return windows.check_window((int(sides[0]), int(sides[1])))
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _run(args: argparse.Namespace) -> int:
   try:
     args.metrics = figures.parse_metrics(args.metrics)
@@ -184,14 +210,19 @@ def _run(args: argparse.Namespace) -> int:
     if args.json.is_dir():
       raise _UsageError(f"--json {args.json}: a folder; expected the name of a file")
   weights_used = _describe_weights(args, model)
+  args.window = args.window or _plan_window(files)
   records: list[figures.Figures] = []
   paths: list[str] = []
   errors: list[dict[str, str]] = []
-  with tqdm(files, unit="image", disable=None) as bar:  # None: no bar in a pipe
-    for file in bar:
+  with (
+    _python_s_own_stderr(),
+    tqdm(_read_ahead(files), total=len(files), unit="image", disable=None) as bar,  # not in a pipe
+    _Background() as background,
+  ):
+    for file, pixels in bar:
       try:
-        with _silent_stderr():
-          pixels = read_image(file)
+        if isinstance(pixels, ImageError):
+          raise pixels
         _check_size(pixels)
         evaluated = _evaluate(model, pixels, args, backbones)
       except ImageError as error:
@@ -203,7 +234,7 @@ def _run(args: argparse.Namespace) -> int:
       records.append(figures.select(evaluated.figures, args.metrics))
       paths.append(str(file))
       if stems:
-        _save_pictures(stems[file], pixels, evaluated, lmbda=args.lmbda)
+        background.run(_save_pictures, stems[file], pixels, evaluated, lmbda=args.lmbda)
 
   mean = figures.average(records)
   if records:
@@ -215,6 +246,7 @@ def _run(args: argparse.Namespace) -> int:
     report = {
       "lmbda": args.lmbda,
       "seed": args.seed,
+      "window": args.window,
       "weights": weights_used,
       "images": [{"path": p, **r} for p, r in zip(paths, records, strict=True)],
       "mean": mean,
@@ -225,8 +257,32 @@ def _run(args: argparse.Namespace) -> int:
   return 1 if errors or too_small else 0
 
 
+def _plan_window(files: list[Path]) -> windows.Window:
+  sizes = [size for file in files if (size := read_size(file)) is not None]
+  return windows.plan_window(sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)])
+
+
+def _read_ahead(files: list[Path]) -> Iterator[tuple[Path, Pixels | ImageError]]:
+  """Each file and what it holds; the next is being read when one is given out."""
+  with ThreadPoolExecutor(max_workers=1) as thread:
+    upcoming = thread.submit(_read, files[0])
+    for file, following in zip(files, [*files[1:], None], strict=True):
+      pixels = upcoming.result()
+      if following is not None:
+        upcoming = thread.submit(_read, following)
+      yield file, pixels
+
+
+def _read(file: Path) -> Pixels | ImageError:
+  try:
+    with _silent_libraries():
+      return read_image(file)
+  except ImageError as error:
+    return error
+
+
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def _silent_libraries() -> Iterator[None]:
   """Discards what C libraries write: libtiff comments on every damaged strip."""
   stderr = os.dup(2)
   try:
@@ -236,6 +292,43 @@ def _silent_stderr() -> Iterator[None]:
   finally:
     os.dup2(stderr, 2)
     os.close(stderr)
+
+
+@contextlib.contextmanager
+def _python_s_own_stderr() -> Iterator[None]:
+  """Lets Python's own words reach stderr while another thread silences the libraries'."""
+  if sys.stderr is not sys.__stderr__:  # somebody's own already
+    yield
+    return
+  with os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as sys.stderr:
+    try:
+      yield
+    finally:
+      sys.stderr = sys.__stderr__
+
+
+class _Background:
+  """One task at a time in another thread; its error is raised with the next, or at the end."""
+
+  def __init__(self) -> None:
+    self._thread = ThreadPoolExecutor(max_workers=1)
+    self._task: Future[None] | None = None
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: object, *_: object) -> None:
+    with self._thread:
+      if kind is None:
+        self._wait()
+
+  def run(self, function: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    self._wait()
+    self._task = self._thread.submit(function, *arguments, **options)
+
+  def _wait(self) -> None:
+    if self._task is not None:
+      self._task.result()
 
 
 def _find(args: argparse.Namespace) -> list[Path]:
@@ -307,18 +400,31 @@ class _Evaluated(NamedTuple):
 def _evaluate(
   model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: figures.Networks
 ) -> _Evaluated:
-  # The signs follow from seed and content: not from the file's name or its place.
-  key = jax.random.fold_in(jax.random.key(args.seed), zlib.crc32(pixels.tobytes()))
   height, width = pixels.shape[:2]
   try:
-    image = jnp.asarray(pixels[None], jnp.float32) / 255
-    analysis = analyze(model, image, resolution=args.resolution, attention=args.attention)
-    signs = random_signs(key, (height, width))
-    distorted = inject(image, analysis.jnd, signs, lmbda=args.lmbda)
+    maps = windows.analyze(
+      model.hvs_sd,
+      model.generator,
+      pixels[None],
+      window=args.window,
+      resolution=args.resolution or model.resolution,
+      attention=args.attention or model.attention,
+    )
+    jnd, attention = maps.jnd, maps.attention[0, ..., 0]
+    del maps  # the others are of the image's size, twice over
+    # The signs follow from seed and content: not from the file's name or its place.
+    rng = np.random.default_rng((args.seed, zlib.crc32(pixels.tobytes())))
+    signs = rng.choice(np.asarray((-1, 1), np.float32), (height, width))
+    image, distorted = (np.empty(pixels.shape, np.float32) for _ in range(2))
+    for start in range(0, height, _ROWS_AT_ONCE):
+      rows = slice(start, start + _ROWS_AT_ONCE)
+      image[rows] = pixels[rows].astype(np.float32) / 255
+      noisy = inject(image[None, rows], jnd[:, rows], signs[rows], lmbda=args.lmbda)
+      distorted[rows] = noisy[0]
     return _Evaluated(
-      np.asarray(distorted[0]),
-      np.asarray(analysis.jnd[0]),
-      np.asarray(analysis.priors.attention[0, ..., 0]),
+      distorted,
+      jnd[0],
+      attention,
       figures.measure(distorted, image, args.metrics, backbones=backbones),
     )
   except (jax.errors.JaxRuntimeError, MemoryError) as error:

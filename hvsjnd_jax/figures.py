@@ -10,12 +10,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.backbones import VGG16
-from hvsjnd_jax.metrics import METRICS, psnr
+from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.metrics.pairs import Images, Scores
+from hvsjnd_jax.metrics.psnr import to_decibels
 
+Image = Float[np.ndarray, "h w 3"]
 Figures = dict[str, float | None]
 # The networks that metrics need, by name.
 Networks = dict[str, VGG16]
@@ -56,12 +59,14 @@ def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Networks:
 
 
 def measure(
-  distorted: Images, reference: Images, metrics: Sequence[str], *, backbones: Networks
+  distorted: Image, reference: Image, metrics: Sequence[str], *, backbones: Networks
 ) -> Figures:
   """PSNR in all its figures, and the metrics asked for, of one image.
 
+  PSNR is measured on the host, the others by JAX, which compiles them for each size anew.
+
   Args:
-    distorted: Image in [0, 1], [1, H, W, 3].
+    distorted: Image in [0, 1], [H, W, 3], float32.
     reference: Same shape.
     metrics: Names in `METRICS`.
     backbones: What `load_backbones` gave.
@@ -69,26 +74,33 @@ def measure(
   Returns:
     The figures; None for a metric whose smallest size the image does not have.
   """
-  side = min(reference.shape[1:3])
-  fitting = tuple(name for name in metrics if METRICS[name].smallest_px <= side)
-  scores = _score(distorted, reference, backbones, metrics=fitting)
-  return dict.fromkeys(metrics) | {name: float(score[0]) for name, score in scores.items()}
+  # Row by row: no array of the image's size is made.
+  rows = [
+    np.square(d - r, dtype=np.float64).mean(axis=0)
+    for d, r in zip(distorted, reference, strict=True)
+  ]
+  errors = np.mean(rows, axis=0)
+  figures: Figures = dict(
+    zip(PSNR_FIGURES, map(float, to_decibels(np.append(errors, errors.mean()))), strict=True)
+  )
+  side = min(reference.shape[:2])
+  fitting = tuple(name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side)
+  if fitting:
+    scores = _score(distorted[None], reference[None], backbones, metrics=fitting)
+    figures |= {name: float(score[0]) for name, score in scores.items()}
+  return dict.fromkeys(metrics) | figures
 
 
-@functools.partial(jax.jit, static_argnames="metrics")  # compiled once for each size
+@functools.partial(jax.jit, static_argnames="metrics")
 def _score(
   distorted: Images, reference: Images, backbones: Networks, *, metrics: tuple[str, ...]
 ) -> dict[str, Scores]:
-  channels = (*(slice(i, i + 1) for i in range(3)), slice(None))
-  scores = {
-    name: psnr(distorted[..., channel], reference[..., channel])
-    for name, channel in zip(PSNR_FIGURES, channels, strict=True)
-  }
-  for name in metrics:
+  def score(name: str) -> Scores:
     metric = METRICS[name]
     networks = {} if metric.backbone is None else {metric.backbone: backbones[metric.backbone]}
-    scores[name] = metric.function(distorted, reference, **networks)
-  return scores
+    return metric.function(distorted, reference, **networks)
+
+  return {name: score(name) for name in metrics}
 
 
 def select(figures: Figures, metrics: Sequence[str]) -> Figures:

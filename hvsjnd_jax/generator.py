@@ -12,7 +12,12 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from hvsjnd_jax.layers import Extent, ReflectingConv, double, shrink
+
 Resolution = Literal["reference", "native"]
+
+# What "reference" takes every map through.
+REFERENCE_SIZES = ((88, 88), (176, 176))
 
 
 class JNDGenerator(nnx.Module):
@@ -30,8 +35,10 @@ class JNDGenerator(nnx.Module):
   """
 
   def __init__(self, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
-    def conv(inputs: int, outputs: int, stride: int) -> nnx.Conv:
-      return nnx.Conv(inputs, outputs, (3, 3), stride, padding="REFLECT", dtype=dtype, rngs=rngs)
+    self.dtype = dtype
+
+    def conv(inputs: int, outputs: int, stride: int) -> ReflectingConv:
+      return ReflectingConv(inputs, outputs, stride=stride, rngs=rngs)
 
     self.conv1 = conv(7, 32, 1)
     self.conv2 = conv(32, 32, 2)
@@ -47,6 +54,7 @@ class JNDGenerator(nnx.Module):
     gradient: Float[Array, "b h w 3"],
     *,
     resolution: Resolution,
+    extent: Extent | None = None,
   ) -> Float[Array, "b h w 3"]:
     """Draws the JND map.
 
@@ -57,24 +65,45 @@ class JNDGenerator(nnx.Module):
       resolution: "reference" takes every map through 88x88 and 176x176, as the
         published code does at any image size; "native" doubles the quarter-size map
         twice, so that detail survives at any size. Equal for images of 176x176.
+      extent: Where the images end (see `layers`), for "native" alone.
 
     Returns:
       The JND map in [0, 1]: how much change goes unseen, per pixel and channel.
     """
-    hidden = jnp.concatenate([images, attention, attention * gradient], axis=-1)
-    for conv in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5, self.conv6):
-      hidden = nnx.leaky_relu(conv(hidden))
-    hidden = hidden.astype(images.dtype)
+    maps = self.draw_quarter(images, attention, gradient, extent=extent)
     h, w = images.shape[1:3]
     if resolution == "reference":
-      for size in ((88, 88), (176, 176), (h, w)):
-        hidden = _resize(hidden, size)
+      for size in (*REFERENCE_SIZES, (h, w)):
+        maps = _resize(maps, size)
     else:
-      for _ in range(2):
-        hidden = _resize(hidden, (2 * hidden.shape[1], 2 * hidden.shape[2]))
+      quarter = shrink(extent, 4)
+      maps = double(maps, extent=quarter)
+      maps = double(maps, extent=None if quarter is None else 2 * quarter)
       # The strides round odd sizes up: a surplus row or column lies past the image.
-      hidden = hidden[:, :h, :w]
-    return jnp.clip(jnp.abs(hidden), 0, 1)
+      maps = maps[:, :h, :w]
+    return jnp.clip(jnp.abs(maps), 0, 1)
+
+  def draw_quarter(
+    self,
+    images: Float[Array, "b h w 3"],
+    attention: Float[Array, "b h w 1"],
+    gradient: Float[Array, "b h w 3"],
+    *,
+    extent: Extent | None = None,
+  ) -> Float[Array, "b h/4 w/4 3"]:
+    """The map at a quarter of the image's size, rounded up, of either sign."""
+    hidden = jnp.concatenate([images, attention, attention * gradient], axis=-1)
+    hidden = hidden.astype(self.dtype or images.dtype)
+    for conv, factor in (
+      (self.conv1, 1),
+      (self.conv2, 1),
+      (self.conv3, 2),
+      (self.conv4, 2),
+      (self.conv5, 4),
+      (self.conv6, 4),
+    ):
+      hidden = nnx.leaky_relu(conv(hidden, extent=shrink(extent, factor)))
+    return hidden.astype(images.dtype)
 
 
 def _resize(maps: Array, size: tuple[int, int]) -> Array:

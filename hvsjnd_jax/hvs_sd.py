@@ -3,7 +3,8 @@
 A rate-distortion autoencoder with GDN. Images are float32 in [0, 1], NHWC, RGB, with H
 and W multiples of 8; features are [B, H/8, W/8, channels], float32. `dtype` is what the
 layers between compute in, None: float32 as well. The feature, which is counted in whole
-steps, and the reconstruction always come out of a layer that computes in float32.
+steps, and the reconstruction always come out of a layer that computes in float32. An
+`extent` (see `layers`) counts pixels of the image, in multiples of 8.
 """
 
 import math
@@ -14,7 +15,7 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.layers import GDN, DownsamplingConv, UpsamplingConv
+from hvsjnd_jax.layers import GDN, DownsamplingConv, Extent, UpsamplingConv, keep, shrink
 
 Images = Float[Array, "b h w 3"]
 Features = Float[Array, "b h/8 w/8 c"]
@@ -37,10 +38,12 @@ class Encoder(nnx.Module):
     self.gdn2 = GDN(channels)
     self.conv3 = DownsamplingConv(channels, channels, rngs=rngs, use_bias=False)
 
-  def __call__(self, images: Images) -> Features:
+  def __call__(self, images: Images, *, extent: Extent | None = None) -> Features:
+    """The feature; past the extent, where the image must be 0, it is 0 too."""
     hidden = images.astype(self.dtype or images.dtype)
-    hidden = self.gdn2(self.conv2(self.gdn1(self.conv1(hidden))))
-    return self.conv3(hidden.astype(images.dtype))
+    hidden = keep(self.gdn1(self.conv1(hidden)), shrink(extent, 2))
+    hidden = keep(self.gdn2(self.conv2(hidden)), shrink(extent, 4))
+    return keep(self.conv3(hidden.astype(images.dtype)), shrink(extent, 8))
 
 
 class Decoder(nnx.Module):
@@ -54,9 +57,11 @@ class Decoder(nnx.Module):
     self.igdn2 = GDN(channels, inverse=True)
     self.deconv3 = UpsamplingConv(channels, 3, rngs=rngs)
 
-  def __call__(self, features: Features) -> Images:
+  def __call__(self, features: Features, *, extent: Extent | None = None) -> Images:
+    """The image, of any value past the extent."""
     hidden = features.astype(self.dtype or features.dtype)
-    hidden = self.igdn2(self.deconv2(self.igdn1(self.deconv1(hidden))))
+    hidden = keep(self.igdn1(self.deconv1(hidden)), shrink(extent, 4))
+    hidden = keep(self.igdn2(self.deconv2(hidden)), shrink(extent, 2))
     return self.deconv3(hidden.astype(features.dtype))
 
 
@@ -118,6 +123,7 @@ class HVSSD(nnx.Module):
   """
 
   def __init__(self, channels: int = 128, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
+    self.channels = channels
     self.encoder = Encoder(channels, dtype=dtype, rngs=rngs)
     self.decoder = Decoder(channels, dtype=dtype, rngs=rngs)
     self.bit_estimator = BitEstimator(channels, rngs=rngs)

@@ -113,6 +113,17 @@ def read_image(path: Path) -> Pixels:
   return pixels
 
 
+def read_size(path: Path) -> tuple[int, int] | None:
+  """Height and width as the file's head has them, not turned; None if it cannot be read."""
+  try:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+      return None
+    with Image.open(path, formats=_FORMATS) as opened:
+      return opened.height, opened.width
+  except Exception:  # `read_image` will say which
+    return None
+
+
 def _turn_upright(image: Image.Image) -> Image.Image:
   try:
     return ImageOps.exif_transpose(image)

@@ -8,9 +8,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.hvs_sd import HVSSD, STRIDE
+from hvsjnd_jax.layers import Extent, keep
 
 AttentionLayer = Literal["reconstruction", "feature"]
 
@@ -38,7 +40,7 @@ def degrade(hvs_sd: HVSSD, images: Images) -> Images:
 
   Deviation: the published code fails on sides that are no multiple of 8.
   """
-  return _crop(hvs_sd(_pad(images, mode="reflect")), images)
+  return _crop(hvs_sd(_pad(images)), images)
 
 
 def compute_priors(
@@ -68,23 +70,60 @@ def compute_priors(
   Deviation: the published code returns NaN where a map has no contrast, and takes
   minima and maxima over a whole batch.
   """
-  padded = _pad(images, mode="reflect")
-  feature, encoder_vjp = jax.vjp(hvs_sd.encoder, padded)
-  decoded, decoder_vjp = jax.vjp(hvs_sd.decoder, feature)
-  degraded = _crop(decoded, images)
-  # Every image has its own distortion, in which padding does not count.
-  degraded_gradient = 2 * (degraded - images) / images[0].size
-  (feature_gradient,) = decoder_vjp(_pad(degraded_gradient, mode="constant"))
-  (network_path,) = encoder_vjp(feature_gradient)
-  gradient = jax.nn.relu(_crop(network_path, images) - degraded_gradient)
-
+  _, h, w, _ = images.shape
+  padded = _pad(images)
+  own = None if padded.shape == images.shape else jnp.asarray([(h, w)] * len(images), jnp.int32)
+  seen = trace(hvs_sd, padded, own, pixels=h * w)
   if attention == "reconstruction":
-    cam = grad_cam(degraded, degraded_gradient)
+    degraded, pull = (_crop(maps, images) for maps in (seen.degraded, seen.pull))
+    cam = grad_cam(degraded, pull)
   else:
-    cam = grad_cam(feature, feature_gradient)
+    cam = grad_cam(seen.feature, seen.feature_pull)
     cam = jax.image.resize(cam, (*padded.shape[:3], 1), "bilinear", antialias=False)
-    cam = _crop(cam, images)
+  degraded, cam, gradient = (_crop(maps, images) for maps in (seen.degraded, cam, seen.gradient))
   return Priors(degraded, _normalize(cam), _normalize(gradient))
+
+
+class Trace(NamedTuple):
+  """What one pass forward and one backward through HVS-SD leave behind.
+
+  A pull is the gradient of the distortion D with respect to what it is named after.
+  """
+
+  degraded: Images
+  pull: Images  # dD/dR; 0 outside the image's own pixels
+  gradient: Images  # relu(dD/dx), not normalised
+  feature: Float[Array, "b h/8 w/8 c"]
+  feature_pull: Float[Array, "b h/8 w/8 c"]
+
+
+def trace(
+  hvs_sd: HVSSD,
+  padded: Images,
+  own: Extent | None,
+  *,
+  pixels: int | Array,
+  extent: Extent | None = None,
+) -> Trace:
+  """HVS-SD forward and backward, for images whose sides are multiples of 8.
+
+  Args:
+    hvs_sd: The network.
+    padded: Images, filled up to multiples of 8; 0 past the extent.
+    own: Rows and columns that count in the distortion; None: all.
+    pixels: How many pixels the image has, of which this may be a part.
+    extent: Where the images end; None: with the array.
+
+  Returns:
+    Everything, in the size of `padded`; of any value past the extent.
+  """
+  feature, encoder_vjp = jax.vjp(lambda x: hvs_sd.encoder(x, extent=extent), padded)
+  degraded, decoder_vjp = jax.vjp(lambda z: hvs_sd.decoder(z, extent=extent), feature)
+  # Every image has its own distortion, in which padding does not count.
+  pull = keep(2 * (degraded - padded) / (3 * pixels), own)
+  (feature_pull,) = decoder_vjp(pull)
+  (network_path,) = encoder_vjp(feature_pull)
+  return Trace(degraded, pull, jax.nn.relu(network_path - pull), feature, feature_pull)
 
 
 def grad_cam(
@@ -108,20 +147,17 @@ def grad_cam(
 
 def _normalize(maps: Array) -> Array:
   """(v - min) / (max - min) for each image; 0 where max = min."""
-  # Not `min` and `max`: their gradient looks for the pixels that equal the extreme, and
-  # where XLA computes the map twice with other roundings finds none, which gives 0/0.
-  flat = maps.reshape(maps.shape[0], -1)
-  places = jnp.stack([flat.argmin(axis=1), flat.argmax(axis=1)], axis=1)
-  extremes = jnp.take_along_axis(flat, places, axis=1)[..., None, None]
-  low, high = extremes[:, :1], extremes[:, 1:]
+  # Else XLA may compute the map twice, with other roundings: its extremes would be no pixel's.
+  maps = lax.optimization_barrier(maps)
+  low, high = (reduce(maps, axis=(1, 2, 3), keepdims=True) for reduce in (jnp.min, jnp.max))
   contrast = high - low
   # The inner `where` keeps the untaken division's gradient finite too.
   return (maps - low) / jnp.where(contrast > 0, contrast, 1)
 
 
-def _pad(images: Images, *, mode: Literal["reflect", "constant"]) -> Images:
+def _pad(images: Images) -> Images:
   _, h, w, _ = images.shape
-  return jnp.pad(images, ((0, 0), (0, -h % STRIDE), (0, -w % STRIDE), (0, 0)), mode=mode)
+  return jnp.pad(images, ((0, 0), (0, -h % STRIDE), (0, -w % STRIDE), (0, 0)), mode="reflect")
 
 
 def _crop(maps: Array, images: Images) -> Array:

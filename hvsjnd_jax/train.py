@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from hvsjnd_jax.aot import TopologyError, compile_ahead, open_topology
 from hvsjnd_jax.checkpoint import CheckpointError, silence
+from hvsjnd_jax.compilation import keep_compilations
 from hvsjnd_jax.config import (
   AttentionForm,
   ComputeDtype,
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   # Below ERROR, Orbax tells every step of a save, and warns of folders that a killed run left
   # half deleted, of which nothing is wanted.
   logging.set_verbosity(logging.ERROR)
+  keep_compilations()
   args, overrides = _parse(argv)
   try:
     if args.action == "export":

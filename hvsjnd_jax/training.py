@@ -320,7 +320,7 @@ def _draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: Phot
     return pictures.sheet([("image", pixels), ("x2: after degradation", degraded)])
   analysis = analyze(model, image)
   signs = random_signs(jax.random.key(config.seed), pixels.shape[:2])
-  distorted = inject(image, analysis.jnd, signs, lmbda=config.jnd.lmbda)
+  distorted = inject(image, np.asarray(analysis.jnd), signs, lmbda=config.jnd.lmbda)
   return pictures.analysis_sheet(
     pixels,
     attention=np.asarray(analysis.priors.attention[0, ..., 0]),

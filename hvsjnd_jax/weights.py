@@ -185,8 +185,10 @@ def _fill(
   source: str,
   prefix: str = "",
 ) -> _Module:
-  # An abstract template: no initialisation that is thrown away.
-  graph, state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+  # An abstract template: no initialisation that is thrown away. Weights are float32, also in
+  # a program that computes in float64.
+  with jax.enable_x64(False):
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
   wanted = _flatten(state, prefix)
   faults = [f"unknown: {name}" for name in sorted(arrays.keys() - wanted.keys())]
   faults += [f"missing: {name}" for name in sorted(wanted.keys() - arrays.keys())]

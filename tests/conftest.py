@@ -1,6 +1,10 @@
 """Models and images that the tests share."""
 
 import os
+
+# Nothing is read from, or left in, the cache of whoever runs the tests.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
 from collections.abc import Callable, Iterator
 from typing import Any
 

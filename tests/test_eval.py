@@ -101,7 +101,8 @@ def test_json_holds_all_figures(
 ):
   (photos / "a/broken.png").touch()
   result = report("--path", photos, "--lmbda", 2.5, "--seed", 3, status=1)
-  assert result.keys() == {"lmbda", "seed", "weights", "images", "mean", "errors"}
+  assert result.keys() == {"lmbda", "seed", "window", "weights", "images", "mean", "errors"}
+  assert result["window"] == [128, 128]
   assert (result["lmbda"], result["seed"]) == (2.5, 3)
   assert result["weights"] == {
     "name": str(weights_folder),
@@ -297,7 +298,7 @@ def test_image_too_large_for_the_machine(
   def fail(*args: object, **options: object) -> None:
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long story")
 
-  monkeypatch.setattr(command, "analyze", fail)
+  monkeypatch.setattr(command.windows, "analyze", fail)
   errors = report("--path", photos, status=1)["errors"]
   assert {error["error"] for error in errors} == {
     "24x16 pixels cannot be computed here: RESOURCE_EXHAUSTED: Out of memory"

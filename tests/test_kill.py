@@ -45,6 +45,7 @@ class Command:
     environment = {
       "JAX_PLATFORMS": "cpu",
       "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+      "JAX_ENABLE_COMPILATION_CACHE": "true",
       "JAX_COMPILATION_CACHE_DIR": str(cache),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -19,10 +19,10 @@ MODULES = (
   # networks and metrics
   *("layers", "hvs_sd", "generator", "backbones", "metrics"),
   # the method
-  *("priors", "estimator", "config", "losses"),
+  *("priors", "sharding", "windows", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "weights", "figures", "dataset", "data", "sharding", "steps"),
-  *("checkpoint", "preemption", "logbook", "runs", "training", "aot"),
+  *("images", "pictures", "weights", "figures", "dataset", "data", "steps"),
+  *("checkpoint", "preemption", "logbook", "runs", "training", "aot", "compilation"),
   # commands
   *("eval", "train"),
 )

@@ -45,6 +45,13 @@ def test_load_gives_what_was_saved(folder: Path, model: JNDModel):
   assert weights.load(str(folder)).resolution == model.resolution
 
 
+@pytest.mark.usefixtures("x64")
+def test_weights_stay_float32_in_a_float64_program(folder: Path):
+  assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(weights.load(folder)))} == {
+    np.dtype("float32")
+  }
+
+
 def test_saved_arrays_keep_their_order(folder: Path, model: JNDModel):
   """Safetensors would write a transposed view in the wrong order without a word."""
   kernel = np.asarray(model.generator.conv1.kernel[...])

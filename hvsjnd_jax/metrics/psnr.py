@@ -1,6 +1,8 @@
 """Peak signal-to-noise ratio. Images are float in [0, 1], NHWC."""
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair
 
@@ -25,5 +27,9 @@ def psnr(distorted: Images, reference: Images) -> Scores:
   Source: 100 for equal images is the published code's convention.
   """
   distorted, reference = check_pair("psnr", distorted, reference)
-  error = jnp.square(distorted - reference).mean(axis=(1, 2, 3))
+  return to_decibels(jnp.square(distorted - reference).mean(axis=(1, 2, 3)))
+
+
+def to_decibels(error: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
+  """The PSNR of a mean squared error of values in [0, 1]; 100 for none."""
   return jnp.where(error > 0, -10 * jnp.log10(jnp.where(error > 0, error, 1)), 100)
