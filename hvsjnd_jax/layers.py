@@ -272,8 +272,10 @@ class ReflectingConv(nnx.Module):
     # is any; what comes of it is dropped.
     fill = -inputs.shape[3] % 8
     kernel = jnp.pad(self.kernel[...], ((0, 0), (0, 0), (0, fill), (0, 0))).astype(inputs.dtype)
-    filled = _continue(jnp.pad(inputs, ((0, 0), (0, 0), (0, 0), (0, fill))), extent, step=2)
+    filled = jnp.pad(inputs, ((0, 0), (0, 0), (0, 0), (0, fill)))
     padded = jnp.pad(filled, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    for axis in (1, 2):
+      padded = _continue(padded, extent, axis, step=2)
     outputs = _convolve(padded, kernel, stride=self.stride, padding=((0, 0), (0, self.stride)))
     width = -(-inputs.shape[2] // self.stride)
     return outputs[:, :, :width] + self.bias[...].astype(inputs.dtype)
@@ -281,9 +283,9 @@ class ReflectingConv(nnx.Module):
 
 def double(maps: Images, *, extent: Extent | None = None) -> Images:
   """Bilinear, twice the size, half-pixel centres; past the edge stands the edge again."""
-  maps = _continue(maps, extent, step=1)
   for axis in (1, 2):
     padded = jnp.pad(maps, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="edge")
+    padded = _continue(padded, extent, axis, step=1)
     before, after = (
       lax.slice_in_dim(padded, start, start + maps.shape[axis], axis=axis) for start in (0, 2)
     )
@@ -298,9 +300,11 @@ def keep(maps: Images, extent: Extent | None) -> Images:
   """The maps, zero outside the extent: what a convolution shall see past the edge."""
   if extent is None:
     return maps
-  for axis in (1, 2):
-    maps = jnp.where(_places(maps, axis) < _bound(extent, axis), maps, 0)
-  return maps
+  rows, columns = (
+    lax.broadcasted_iota(jnp.int32, maps.shape[:3], axis) < extent[:, axis - 1, None, None]
+    for axis in (1, 2)
+  )
+  return jnp.where((rows & columns)[..., None], maps, 0)
 
 
 def shrink(extent: Extent | None, factor: int) -> Extent | None:
@@ -308,21 +312,12 @@ def shrink(extent: Extent | None, factor: int) -> Extent | None:
   return None if extent is None else -(-extent // factor)
 
 
-def _continue(maps: Images, extent: Extent | None, *, step: int) -> Images:
-  """The maps, whose first row and column past the extent repeat those `step` before them."""
+def _continue(padded: Images, extent: Extent | None, axis: int, *, step: int) -> Images:
+  """Padded by one: what lies there past the extent repeats what lies `step` before it."""
   if extent is None:
-    return maps
-  for axis in (1, 2):
-    bound = _bound(extent, axis)
-    source = jnp.take_along_axis(maps, bound - step, axis=axis)
-    maps = jnp.where(_places(maps, axis) == bound, source, maps)
-  return maps
-
-
-def _places(maps: Images, axis: int) -> Array:
-  shape = [size if i == axis else 1 for i, size in enumerate(maps.shape)]
-  return lax.broadcasted_iota(jnp.int32, shape, axis)
-
-
-def _bound(extent: Extent, axis: int) -> Array:
-  return extent[:, axis - 1, None, None, None]
+    return padded
+  past = extent[:, axis - 1] + 1
+  images = jnp.arange(len(padded))
+  if axis == 1:
+    return padded.at[images, past].set(padded[images, past - step])
+  return padded.at[images, :, past].set(padded[images, :, past - step])

@@ -12,8 +12,11 @@ from jax import lax
 from hvsjnd_jax.layers import (
   GDN,
   DownsamplingConv,
+  ReflectingConv,
   UpsamplingConv,
+  double,
   downsampling_conv,
+  keep,
   lower_bound,
   upsampling_conv,
 )
@@ -104,30 +107,37 @@ def _plain_up(x: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
+# Input channels, and those of the kernel; the last is too wide for one convolution in place
+# of four.
 CONVS = pytest.mark.parametrize(
   ("conv", "plain", "channels"),
-  [(downsampling_conv, _plain_down, 3), (upsampling_conv, _plain_up, 2)],
-  ids=["down", "up"],
+  [
+    (downsampling_conv, _plain_down, (3, 3, 2)),
+    (upsampling_conv, _plain_up, (2, 3, 2)),
+    (upsampling_conv, _plain_up, (2, 17, 2)),
+  ],
+  ids=["down", "up", "up-wide"],
 )
+Channels = tuple[int, int, int]
 
 
-def _draw(channels: int) -> tuple[jax.Array, jax.Array]:
-  """Input of a convolution and a kernel of 3 channels to 2 (to 3, if transposed)."""
+def _draw(channels: Channels) -> tuple[jax.Array, jax.Array]:
+  """Input of a convolution and its kernel."""
   key_x, key_kernel = jax.random.split(jax.random.key(0))
-  x = jax.random.normal(key_x, (2, 4, 6, channels))
-  return x, jax.random.normal(key_kernel, (5, 5, 3, 2))
+  x = jax.random.normal(key_x, (2, 4, 6, channels[0]))
+  return x, jax.random.normal(key_kernel, (5, 5, *channels[1:]))
 
 
 @pytest.mark.usefixtures("x64")
 @CONVS
-def test_convs_equal_the_plain_form(conv: Conv, plain: Conv, channels: int):
+def test_convs_equal_the_plain_form(conv: Conv, plain: Conv, channels: Channels):
   x, kernel = _draw(channels)
   np.testing.assert_allclose(conv(x, kernel), plain(x, kernel), rtol=0, atol=F64)
 
 
 @pytest.mark.usefixtures("x64")
 def test_convs_are_each_others_transpose():
-  x, kernel = _draw(3)
+  x, kernel = _draw((3, 3, 2))
   y = jax.random.normal(jax.random.key(1), (2, 2, 3, 2))
   left = jnp.vdot(y, downsampling_conv(x, kernel))
   right = jnp.vdot(upsampling_conv(y, kernel), x)
@@ -136,7 +146,7 @@ def test_convs_are_each_others_transpose():
 
 @pytest.mark.usefixtures("x64")
 @CONVS
-def test_conv_gradients_equal_the_plain_forms(conv: Conv, plain: Conv, channels: int):
+def test_conv_gradients_equal_the_plain_forms(conv: Conv, plain: Conv, channels: Channels):
   def first(conv: Conv, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.grad(lambda x, k: jnp.sin(conv(x, k)).sum(), argnums=(0, 1))(x, kernel)
 
@@ -156,7 +166,7 @@ def test_conv_gradients_equal_the_plain_forms(conv: Conv, plain: Conv, channels:
 @pytest.mark.usefixtures("x64")
 @CONVS
 def test_conv_gradients_equal_finite_differences(
-  check_gradient: Callable[..., None], conv: Conv, plain: Conv, channels: int
+  check_gradient: Callable[..., None], conv: Conv, plain: Conv, channels: Channels
 ):
   del plain
   check_gradient(conv, *_draw(channels))
@@ -175,3 +185,51 @@ def test_conv_modules():
   for layer in (down, up):
     deviation = float(layer.kernel[...].std())
     assert deviation == pytest.approx(2 / (25 * 48) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_reflecting_conv_is_a_convolution_of_the_reflected_image(
+  size: tuple[int, int], stride: int
+):
+  layer = ReflectingConv(7, 5, stride=stride, rngs=nnx.Rngs(0))
+  layer.bias[...] = jnp.arange(5.0)
+  x = jax.random.normal(jax.random.key(0), (2, *size, 7))
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+  dimensions = ("NHWC", "HWIO", "NHWC")
+  want = lax.conv_general_dilated(
+    padded, layer.kernel[...], (stride, stride), "VALID", dimension_numbers=dimensions
+  )
+  np.testing.assert_allclose(layer(x), want + jnp.arange(5.0), rtol=F32, atol=F32)
+
+
+def test_double_is_bilinear():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+  want = jax.image.resize(x, (2, 6, 10, 4), "bilinear")
+  np.testing.assert_allclose(double(x), want, rtol=F32, atol=F32)
+
+
+@pytest.mark.parametrize("layer", ["conv", "strided conv", "double"])
+def test_layers_end_where_the_image_does(layer: str):
+  """Each of two images of a batch as it would be alone, whatever lies past its end."""
+  apply = {
+    "conv": ReflectingConv(3, 4, rngs=nnx.Rngs(0)),
+    "strided conv": ReflectingConv(3, 4, stride=2, rngs=nnx.Rngs(0)),
+    "double": double,
+  }[layer]
+  x = jax.random.normal(jax.random.key(0), (2, 8, 10, 3))
+  extent = np.asarray([(5, 7), (8, 6)])
+  got = jax.jit(lambda x, extent: apply(x, extent=extent))(x, extent)
+  for image, inside, (h, w) in zip(x, got, extent, strict=True):
+    want = apply(image[None, :h, :w])
+    inside = inside[None, : want.shape[1], : want.shape[2]]
+    np.testing.assert_allclose(inside, want, rtol=F32, atol=F32)
+
+
+def test_keep_is_zero_outside():
+  x = jnp.ones((2, 4, 5, 3))
+  kept = np.asarray(keep(x, jnp.asarray([(2, 5), (4, 3)])))
+  assert kept[0, :2].all()
+  assert kept[1, :, :3].all()
+  assert kept.sum() == 3 * (2 * 5 + 4 * 3)
+  assert keep(x, None) is x

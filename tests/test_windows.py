@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,12 +56,11 @@ def test_windows_give_what_the_whole_image_gives(
   attention: AttentionLayer,
 ):
   images = draw_images(2, *size)
-  options = {"resolution": resolution, "attention": attention}
+  options: dict[str, Any] = {"resolution": resolution, "attention": attention}
   got = hvsjnd_jax.analyze(small_model, images, window=WINDOW, **options)
   assert_same(got, hvsjnd_jax.analyze(small_model, images, **options))
-  np.testing.assert_array_equal(
-    hvsjnd_jax.estimate(small_model, images, window=WINDOW, **options), got.jnd
-  )
+  alone = hvsjnd_jax.estimate(small_model, images, window=WINDOW, **options)
+  np.testing.assert_array_equal(alone, got.jnd)
 
 
 @pytest.mark.usefixtures("optimized")
@@ -127,8 +127,8 @@ COMPILES = "/jax/core/compile/backend_compile_duration"
 def test_many_sizes_compile_once(small_model: JNDModel):
   compiled: list[str] = []
 
-  def count(event: str, seconds: float, **_: object) -> None:
-    del seconds
+  def count(event: str, duration_secs: float, **_: object) -> None:
+    del duration_secs
     if event == COMPILES:
       compiled.append(event)
 

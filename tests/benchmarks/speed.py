@@ -4,7 +4,8 @@
   python -m tests.benchmarks.speed estimate --sizes 176x176 512x768 --memory
   python -m tests.benchmarks.speed folder train --runs 9 --json FILE
 
-estimate  one image through `hvsjnd_jax.estimate`, and through the twin
+estimate  one image through `hvsjnd_jax.estimate`, whole and through windows, and through the
+          twin
 folder    24 images of Kodak's sizes through `python -m hvsjnd_jax.eval`, with an empty
           compilation cache and again with a full one, and through the twin that reloads for
           every image, as the published script does (`torch_folder`)
@@ -53,12 +54,14 @@ from PIL import Image
 from torch import Tensor
 
 import hvsjnd_jax
+from hvsjnd_jax import windows
 from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import Crops
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.images import to_uint8
 from hvsjnd_jax.sharding import copy_to_all, make_mesh, split_batch
 from hvsjnd_jax.steps import init_state, make_step, split_model
+from hvsjnd_jax.windows import plan_window
 from tests.benchmarks import machine
 from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.tables import OURS, THEIRS, Row, align, tabulate, to_markdown
@@ -102,6 +105,7 @@ def list_estimators() -> dict[str, Callable[[JNDModel, np.ndarray], Run]]:
   """Who estimates, by name; another way of ours is one more line, and a column of the tables."""
   return {
     OURS: prepare_ours,
+    f"{OURS}, windows": prepare_windows,
     **{k: functools.partial(prepare_theirs, form=form) for k, form in list_forms().items()},
   }
 
@@ -212,6 +216,23 @@ def prepare_ours(model: JNDModel, image: np.ndarray) -> Run:
   """Our estimate of an image."""
   on_device = jnp.asarray(image)
   return lambda: jax.block_until_ready(hvsjnd_jax.estimate(model, on_device))
+
+
+def prepare_windows(model: JNDModel, image: np.ndarray) -> Run:
+  """The same through windows of a shape that fits."""
+  window = plan_window([(image.shape[1], image.shape[2])])
+
+  def run() -> np.ndarray:
+    return windows.analyze(
+      model.hvs_sd,
+      model.generator,
+      image,
+      window=window,
+      resolution=model.resolution,
+      attention=model.attention,
+    ).jnd
+
+  return run
 
 
 def prepare_theirs(model: JNDModel, image: np.ndarray, *, form: Form) -> Run:

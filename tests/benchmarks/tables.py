@@ -24,18 +24,18 @@ class Row:
     return statistics.median(self.seconds[name]) if name in self.seconds else None
 
   def summarize(self) -> dict[str, float | None]:
-    """Ours to the fastest of theirs, and our rate."""
+    """How many times as fast as the fastest of theirs, and our rate."""
     ours = statistics.median(self.seconds[OURS])
     theirs = [statistics.median(v) for k, v in self.seconds.items() if k.startswith(THEIRS)]
     rate = None if self.gflop is None else self.gflop / ours
     share = None if rate is None or self.machine_gflops is None else rate / self.machine_gflops
-    return {"ratio": ours / min(theirs), "gflops": rate, "share": share}
+    return {"ratio": min(theirs) / ours, "gflops": rate, "share": share}
 
 
 def tabulate(rows: Sequence[Row]) -> list[list[str]]:
   """The cells of a table, its heading first, with a column for every contender."""
   names = list(dict.fromkeys(name for row in rows for name in row.seconds))
-  cells = [["", *names, "ours/torch", "GFLOP/s", "share", "first s", "differs by"]]
+  cells = [["", *names, "torch/ours", "GFLOP/s", "share", "first s", "differs by"]]
   for row in rows:
     summary = row.summarize()
     cells.append(
