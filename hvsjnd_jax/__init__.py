@@ -19,6 +19,7 @@ from hvsjnd_jax.estimator import (
   random_signs,
 )
 from hvsjnd_jax.weights import WeightsError, load
+from hvsjnd_jax.windows import plan_window
 
 __all__ = [
   "Analysis",
@@ -29,6 +30,7 @@ __all__ = [
   "estimate",
   "inject",
   "load",
+  "plan_window",
   "random_signs",
 ]
 

@@ -140,6 +140,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--attention", choices=get_args(AttentionLayer), help="default: the weights' own"
   )
   parser.add_argument(
+    "--dtype",
+    choices=("float32", "bfloat16"),
+    default="float32",
+    help="what the networks compute in (default: float32)",
+  )
+  parser.add_argument(
     "--window",
     type=_window,
     metavar="HxW",
@@ -203,7 +209,7 @@ def _run(args: argparse.Namespace) -> int:
     raise _UsageError(f"--metrics: {error}") from None
   files = _find(args)
   backbones = figures.load_backbones(args.metrics, vgg16=args.vgg16)
-  model = weights.load(args.weights)
+  model = weights.load(args.weights, dtype=args.dtype)
   stems = {} if args.save is None else _make_stems(files, args.save)
   if args.json is not None:
     _make_folder(args.json.parent)
@@ -439,6 +445,7 @@ def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, st
     "sha256": manifest["sha256"],
     "resolution": args.resolution or model.resolution,
     "attention": args.attention or model.attention,
+    "dtype": args.dtype,
   }
 
 

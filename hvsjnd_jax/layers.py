@@ -120,9 +120,9 @@ def downsampling_conv(
 ) -> Float[Array, "b h/2 w/2 o"]:
   """5x5 convolution, stride 2, zero padding 2; H and W must be even.
 
-  Its input gradient is `upsampling_conv` with the same kernel: the two are one linear
-  map and its transpose. XLA's own gradient, an input-dilated convolution, measured 71
-  GFLOP/s on two CPU cores where the four phases give 173 (128 channels, 64x64).
+  Its input gradient is `upsampling_conv` with the same kernel, the two being one linear map
+  and its transpose. XLA's own gradient is an input-dilated convolution, which is slower on a
+  CPU: docs/speed.md has both.
   """
   return _convolve(inputs, kernel, stride=2, padding=((2, 2), (2, 2)))
 
@@ -136,8 +136,8 @@ def upsampling_conv(
   Written as four stride-1 convolutions, one per parity of the output row and column,
   whose results are interleaved: no multiplication by the zeros of a dilated input. With few
   output channels the four are one, whose kernel has zeros for the taps that a parity lacks.
-  The kernel gradient is that of `downsampling_conv`; XLA's own, of the input-dilated form,
-  measured 40 times as slow on two CPU cores (3 against 127 GFLOP/s, 128 channels, 32x32).
+  The kernel gradient is that of `downsampling_conv`; XLA's own, of the input-dilated form, is
+  far slower on a CPU (docs/speed.md).
   Equals PyTorch's ConvTranspose2d(5, stride=2, padding=2, output_padding=1).
   """
   b, h, w, _ = inputs.shape
@@ -267,9 +267,8 @@ class ReflectingConv(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(outputs))
 
   def __call__(self, inputs: Images, *, extent: Extent | None = None) -> Images:
-    # Both for XLA's CPU kernels. Channels in eights: filling up 7 measured a quarter faster.
-    # A column of padding: they are 5 times as fast (64 to 32 channels, 128x192) where there
-    # is any; what comes of it is dropped.
+    # Both for XLA's CPU kernels: channels in eights; and a column of padding, as those for
+    # convolutions that pad are several times as fast (jax 0.10.2). What comes of it is dropped.
     fill = -inputs.shape[3] % 8
     kernel = jnp.pad(self.kernel[...], ((0, 0), (0, 0), (0, fill), (0, 0))).astype(inputs.dtype)
     filled = jnp.pad(inputs, ((0, 0), (0, 0), (0, 0), (0, fill)))

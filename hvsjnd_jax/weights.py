@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 from flax import nnx, traverse_util
+from flax.typing import Dtype
 
 from hvsjnd_jax.backbones import VGG16, ResNet34
 from hvsjnd_jax.estimator import JNDModel
@@ -68,12 +69,14 @@ class WeightsError(Exception):
   """Weights that cannot be used; the message names the file and what is wrong."""
 
 
-def load(weights: Folder | None = None) -> JNDModel:
+def load(weights: Folder | None = None, *, dtype: Dtype | None = None) -> JNDModel:
   """Loads both networks, ready for `estimate`.
 
   Args:
     weights: A folder written by the converter or by `train export`. None: the default
       weights shipped in the package.
+    dtype: What the layers compute in, such as bfloat16 on GPUs and TPUs; weights, images
+      and maps stay float32. None: float32. docs/speed.md says what bfloat16 costs.
 
   Returns:
     The model; its `resolution` and `attention` are the defaults that its weights were
@@ -85,7 +88,8 @@ def load(weights: Folder | None = None) -> JNDModel:
   """
   manifest = read_manifest(weights)
   file = _locate(weights) / WEIGHTS_FILE
-  return build_model(_read_arrays(file, manifest), source=str(file), **manifest["defaults"])
+  arrays = _read_arrays(file, manifest)
+  return build_model(arrays, source=str(file), dtype=dtype, **manifest["defaults"])
 
 
 def load_vgg16(folder: Folder | None) -> VGG16:
@@ -142,6 +146,7 @@ def build_model(
   source: str,
   resolution: Resolution,
   attention: AttentionLayer,
+  dtype: Dtype | None = None,
 ) -> JNDModel:
   """Fills the networks with arrays by name.
 
@@ -150,6 +155,7 @@ def build_model(
     source: Named in the error.
     resolution: Default of `estimate`.
     attention: Default of `estimate`.
+    dtype: What the layers compute in; None: float32.
 
   Raises:
     WeightsError: Naming every parameter that is unknown, missing, of another shape or
@@ -157,7 +163,7 @@ def build_model(
   """
 
   def make(*, rngs: nnx.Rngs) -> JNDModel:
-    return JNDModel(resolution=resolution, attention=attention, rngs=rngs)
+    return JNDModel(resolution=resolution, attention=attention, dtype=dtype, rngs=rngs)
 
   return _fill(make, arrays, source=source)
 

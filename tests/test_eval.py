@@ -109,6 +109,7 @@ def test_json_holds_all_figures(
     "sha256": weights.read_manifest(weights_folder)["sha256"],
     "resolution": "reference",
     "attention": "reconstruction",
+    "dtype": "float32",
   }
   names = ["a/c.png", "b.png", "d.bmp"]
   assert [image["path"] for image in result["images"]] == [str(photos / name) for name in names]
@@ -225,7 +226,11 @@ def test_bytes_follow_from_seed_and_image_alone(run: Callable[..., int], photos:
 
 def test_options_reach_the_model(report: Callable[..., dict[str, Any]], photos: Path):
   plain = report("--path", photos / "b.png", "--lmbda", 10)
-  for option, value in (("resolution", "native"), ("attention", "feature")):
+  for option, value in (
+    ("resolution", "native"),
+    ("attention", "feature"),
+    ("dtype", "bfloat16"),
+  ):
     other = report("--path", photos / "b.png", "--lmbda", 10, f"--{option}", value)
     assert other["weights"][option] == value
     assert other["mean"] != plain["mean"]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,12 @@ import hvsjnd_jax
 
 ROOT = Path(__file__).parents[1]
 
-PAGES = tuple(map(Path, ("README.md", "docs/training.md", "hvsjnd_jax/assets/default/README.md")))
+PAGES = tuple(
+  map(
+    Path,
+    ("README.md", "docs/speed.md", "docs/training.md", "hvsjnd_jax/assets/default/README.md"),
+  )
+)
 
 # From the inside out: a module imports earlier ones only.
 MODULES = (
@@ -83,9 +89,21 @@ def test_links_lead_somewhere(page: Path):
       assert (ROOT / page.parent / link).exists(), link
 
 
-def test_readme_python_runs():
-  names: dict = {}
-  for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+def run_python(page: str) -> dict[str, Any]:
+  """The names that a page's blocks of Python leave behind."""
+  names: dict[str, Any] = {}
+  for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
     exec(block, names)
+  return names
+
+
+def test_readme_python_runs():
+  names = run_python("README.md")
   assert names["distorted"].shape == names["images"].shape == (1, 300, 451, 3)
   assert names["scores"].shape == (1,)
+
+
+def test_speed_python_runs():
+  names = run_python("docs/speed.md")
+  assert names["window"] == (320, 512)
+  assert names["jnd"].shape == names["images"].shape

@@ -1,11 +1,13 @@
 """Time the estimate, the command and the training against an eager PyTorch twin, side by side.
 
   python -m tests.benchmarks.speed
-  python -m tests.benchmarks.speed estimate --sizes 176x176 512x768 --memory
+  python -m tests.benchmarks.speed estimate layers --sizes 176x176 512x768 --memory
   python -m tests.benchmarks.speed folder train --runs 9 --json FILE
 
 estimate  one image through `hvsjnd_jax.estimate`, whole and through windows, and through the
           twin
+layers    the convolutions of that estimate one by one, and a kernel gradient; also as XLA
+          has them, without the forms in `layers`
 folder    24 images of Kodak's sizes through `python -m hvsjnd_jax.eval`, with an empty
           compilation cache and again with a full one, and through the twin that reloads for
           every image, as the published script does (`torch_folder`)
@@ -33,6 +35,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
+import math
 import multiprocessing
 import operator
 import os
@@ -52,6 +55,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 import hvsjnd_jax
 from hvsjnd_jax import windows
@@ -59,6 +63,7 @@ from hvsjnd_jax.config import Stage, TrainConfig
 from hvsjnd_jax.data import Crops
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.images import to_uint8
+from hvsjnd_jax.layers import downsampling_conv, upsampling_conv
 from hvsjnd_jax.sharding import copy_to_all, make_mesh, split_batch
 from hvsjnd_jax.steps import init_state, make_step, split_model
 from hvsjnd_jax.windows import plan_window
@@ -335,6 +340,92 @@ def _read_peaks(name: str, size: Size) -> tuple[int, int]:
   return before, machine.peak_mib()
 
 
+# Where the estimate's time goes.
+
+
+class LayerRun(NamedTuple):
+  """A layer in both libraries, of arrays NHWC and kernels HWIO."""
+
+  ours: Callable[..., jax.Array]
+  plain: Callable[..., jax.Array] | None  # as XLA has it, where ours is something else
+  theirs: Callable[..., Tensor]  # of tensors NCHW and OIHW
+  images: tuple[int, ...]
+  kernel: tuple[int, ...]
+
+
+def list_layers() -> dict[str, LayerRun]:
+  """The layers of an estimate of 512x768, and the kernel gradient that training adds."""
+  down = functools.partial(torch.nn.functional.conv2d, stride=2, padding=2)
+  up = functools.partial(
+    torch.nn.functional.conv_transpose2d, stride=2, padding=2, output_padding=1
+  )
+
+  def plain_up(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+      images,
+      kernel[::-1, ::-1].swapaxes(2, 3),
+      (1, 1),
+      ((2, 3), (2, 3)),
+      lhs_dilation=(2, 2),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+  # Of the transposed convolution, whose output's gradient is the larger of two arrays.
+  def kernel_gradient(conv: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    def run(large: jax.Array, kernel: jax.Array) -> jax.Array:
+      return jax.vjp(functools.partial(conv, large[:, ::2, ::2]), kernel)[1](large)[0]
+
+    return run
+
+  def their_kernel_gradient(large: Tensor, kernel: Tensor) -> Tensor:
+    small = large[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
+    return conv2d_weight(large, kernel.shape, small, stride=2, padding=2)
+
+  wide, narrow = (5, 5, 128, 128), (5, 5, 3, 128)
+  return {
+    "conv 3 to 128": LayerRun(downsampling_conv, None, down, (1, 512, 768, 3), narrow),
+    "conv 128 to 128": LayerRun(downsampling_conv, None, down, (1, 256, 384, 128), wide),
+    "transposed 128 to 128": LayerRun(upsampling_conv, plain_up, up, (1, 128, 192, 128), wide),
+    "transposed 128 to 3": LayerRun(upsampling_conv, plain_up, up, (1, 256, 384, 128), narrow),
+    "its kernel gradient, 4 crops": LayerRun(
+      kernel_gradient(upsampling_conv),
+      kernel_gradient(plain_up),
+      their_kernel_gradient,
+      (4, 64, 64, 128),
+      wide,
+    ),
+  }
+
+
+def _measure_layers(args: argparse.Namespace, machine_gflops: float) -> list[Row]:
+  rng = np.random.default_rng(0)
+  rows = []
+  for name, layer in list_layers().items():
+    images, kernel = (rng.standard_normal(s, np.float32) for s in (layer.images, layer.kernel))
+    runs: dict[str, Run] = {}
+    for contender, function in ((OURS, layer.ours), (f"{OURS}, plain XLA", layer.plain)):
+      if function is not None:
+        run = functools.partial(jax.jit(function), jnp.asarray(images), jnp.asarray(kernel))
+        runs[contender] = lambda run=run: jax.block_until_ready(run())
+    for form_name, form in list_forms().items():
+      arrays = _to_torch(images, form), torch.from_numpy(kernel).permute(3, 2, 0, 1)
+      arrays = arrays[0], arrays[1].to(arrays[0].device).contiguous(memory_format=form.layout)
+      runs[form_name] = functools.partial(_run_torch, layer.theirs, *arrays)
+    seconds, first_seconds, _ = _take_turns(runs, args.runs)
+    # Each entry of the kernel once for every cell of the smaller side.
+    cells = math.prod(layer.images[:3]) / (1 if name.startswith("transposed") else 4)
+    gflop = 2e-9 * cells * kernel.size
+    rows.append(Row(name, seconds, first_seconds, None, gflop, machine_gflops))
+  return rows
+
+
+def _run_torch(function: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
+  with torch.inference_mode():
+    result = function(*arrays)
+  machine.synchronize()
+  return result
+
+
 # A folder of images.
 
 
@@ -458,7 +549,12 @@ def _draw_our_noise(crops: Crops, stage: Stage) -> np.ndarray:
   return np.asarray(jax.vmap(draw)(jnp.asarray(crops.noise_seeds)))
 
 
-_PARTS = {"estimate": _measure_estimate, "folder": _measure_folder, "train": _measure_train}
+_PARTS = {
+  "estimate": _measure_estimate,
+  "layers": _measure_layers,
+  "folder": _measure_folder,
+  "train": _measure_train,
+}
 
 if __name__ == "__main__":
   sys.exit(main())
