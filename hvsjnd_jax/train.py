@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   # Below ERROR, Orbax tells every step of a save, and warns of folders that a killed run left
   # half deleted, of which nothing is wanted.
   logging.set_verbosity(logging.ERROR)
-  keep_compilations()
   args, overrides = _parse(argv)
   try:
     if args.action == "export":
@@ -76,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       config = _load_config(args.config, overrides, photographs=True)
       if args.multihost:
         _join()
+      keep_compilations()
       _train(config, args.workdir)
   except PreemptedError as error:
     print(f"train: {error}; the same command goes on from there", file=sys.stderr)
