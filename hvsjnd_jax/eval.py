@@ -62,8 +62,8 @@ from hvsjnd_jax.priors import AttentionLayer
 
 # CC0 and public-domain photographs that come with scikit-image.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-# Of the image; measured, a window's own memory left out.
-_BYTES_PER_PIXEL = 60
+# Of the image, with --save: 73 was measured, a window's own memory left out.
+_BYTES_PER_PIXEL = 80
 # For the noise: no array of the image's size on the way.
 _ROWS_AT_ONCE = 64
 _OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
@@ -221,7 +221,7 @@ def _run(args: argparse.Namespace) -> int:
   paths: list[str] = []
   errors: list[dict[str, str]] = []
   with (
-    _python_s_own_stderr(),
+    _stderr_of_python_alone(),
     tqdm(_read_ahead(files), total=len(files), unit="image", disable=None) as bar,  # not in a pipe
     _Background() as background,
   ):
@@ -301,7 +301,7 @@ def _silent_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _python_s_own_stderr() -> Iterator[None]:
+def _stderr_of_python_alone() -> Iterator[None]:
   """Lets Python's own words reach stderr while another thread silences the libraries'."""
   if sys.stderr is not sys.__stderr__:  # somebody's own already
     yield

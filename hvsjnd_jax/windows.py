@@ -93,9 +93,10 @@ def _count_windows(lengths: np.ndarray, side: int) -> np.ndarray:
 
 
 def _count_pixels() -> int:
-  device = jax.local_devices()[0]
-  memory = None if device.platform == "cpu" else device.memory_stats()
-  return _HOST_PIXELS if memory is None else memory["bytes_limit"] // (2 * _BYTES_PER_PIXEL)
+  devices = jax.local_devices()
+  if devices[0].platform == "cpu":  # they share the host's memory
+    return _HOST_PIXELS // len(devices)
+  return devices[0].memory_stats()["bytes_limit"] // (2 * _BYTES_PER_PIXEL)
 
 
 def check_window(window: tuple[int, int]) -> Window:
@@ -177,7 +178,7 @@ def _compute_priors(
     part = _read(images, tile, window, dtype)
     own = part.shape[:2]
     part = np.pad(part, (*((0, -side % STRIDE) for side in own), (0, 0)), mode="reflect")
-    return _fill(part, window), np.asarray(own), np.asarray(part.shape[:2])
+    return _fill(part, window), *(np.asarray(size, np.int32) for size in (own, part.shape[:2]))
 
   def run(parts: Array, own: Array, extent: Array) -> _Seen:
     return _trace(hvs_sd, parts, own, extent, np.asarray(h * w, dtype), attention=attention)
@@ -241,7 +242,8 @@ def _draw_maps(
 
   def load(tile: _Tile) -> tuple[np.ndarray, ...]:
     parts = [_read(source, tile, window, dtype) for source in sources]
-    return *(_fill(part, window) for part in parts), np.asarray(parts[0].shape[:2])
+    extent = np.asarray(parts[0].shape[:2], np.int32)
+    return *(_fill(part, window) for part in parts), extent
 
   def run(*arrays: Array) -> Array:
     return _draw(generator, *arrays, resolution=resolution)

@@ -386,6 +386,9 @@ def test_what_cannot_be_done_is_said(
     ("seed", "4294967296", "expected a whole number from 0 .*, got 4294967296"),
     ("resolution", "8k", "invalid choice: '8k'"),
     ("attention", "none", "invalid choice: 'none'"),
+    ("window", "512", "expected HEIGHTxWIDTH, such as 512x768, got 512"),
+    ("window", "100x128", "window: expected sides that are multiples of 8 above 112, got 100x128"),
+    ("dtype", "float8", "invalid choice: 'float8'"),
   ],
 )
 def test_bad_option(capsys: pytest.CaptureFixture[str], option: str, value: str, reason: str):
@@ -427,6 +430,37 @@ def test_pictures_stay_inside_the_folder(
   monkeypatch.chdir(photos / "a")
   assert run("--path", "../b.png", "../../photos/a/c.png", "--save", "../../out") == 0
   assert _names("../../out") == {"b", "a/c"}
+
+
+def test_folder_of_other_sizes_compiles_nothing_more(
+  report: Callable[..., dict[str, Any]], photos: Path
+):
+  assert report("--path", photos)["window"] == [128, 128]
+  for index, size in enumerate([(130, 90), (31, 77), (8, 300), (128, 129)]):
+    draw(index).resize(size).save(photos / f"{index}.png")
+
+  compiled: list[str] = []
+
+  def count(event: str, duration_secs: float, **_: object) -> None:
+    del duration_secs
+    if event == "/jax/core/compile/backend_compile_duration":
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  try:
+    assert len(report("--path", photos, "--window", "128x128")["images"]) == 7
+  finally:
+    jax.monitoring.unregister_event_duration_listener(count)
+  assert compiled == []
+
+
+def test_window_changes_rounding_alone(report: Callable[..., dict[str, Any]], photos: Path):
+  draw(0).resize((300, 200)).save(photos / "large.png")
+  results = [
+    report("--path", photos, "--lmbda", 10, "--window", size) for size in ("128x160", "208x304")
+  ]
+  assert results[0]["window"] == [128, 160]
+  assert results[0]["mean"] == pytest.approx(results[1]["mean"], abs=1e-3)
 
 
 def test_image_given_twice_is_evaluated_once(report: Callable[..., dict[str, Any]], photos: Path):

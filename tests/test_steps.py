@@ -75,10 +75,11 @@ def read_gradient(state: TrainState) -> PyTree:
   return jax.tree.map(lambda leaf: np.asarray(leaf) / 0.1, adam.mu)
 
 
-# Float32 sums in another order: 5e-7 of a term was measured, and of a gradient 8e-6 of its
-# largest entry.
+# Float32 sums in another order: 5e-7 of a term was measured, and 8e-6 of the largest entry of
+# a stage-1 gradient. That of stage 2 passes through the scaling of two attention maps, which
+# magnifies rounding: five equal forms of the layers gave between 2e-5 and 1.4e-4.
 SAME_TERM = 2e-6
-SAME_GRADIENT = 3e-5
+SAME_GRADIENT: dict[Stage, float] = {"hvs_sd": 3e-5, "jnd": 3e-4}
 
 
 @pytest.mark.parametrize(("stage", "parts"), [("hvs_sd", 2), ("hvs_sd", 4), ("jnd", 2)])
@@ -87,12 +88,13 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(stage: Stage, parts: in
   state_of_parts, terms_of_parts = run_once(stage, accumulation_steps=parts)
   assert terms_of_parts.keys() == terms.keys()
   for name, value in terms.items():
-    np.testing.assert_allclose(terms_of_parts[name], value, rtol=SAME_TERM, err_msg=name)
+    tolerance = SAME_GRADIENT[stage] if name == "gradient_norm" else SAME_TERM
+    np.testing.assert_allclose(terms_of_parts[name], value, rtol=tolerance, err_msg=name)
   gradients = [jax.tree.leaves(read_gradient(found)) for found in (state, state_of_parts)]
   for want, found in zip(*gradients, strict=True):
     largest = np.abs(want).max()
     assert largest > 0
-    np.testing.assert_allclose(found, want, rtol=0, atol=SAME_GRADIENT * largest)
+    np.testing.assert_allclose(found, want, rtol=0, atol=SAME_GRADIENT[stage] * largest)
 
 
 # Twice what was measured. Bfloat16 keeps 8 bits, 4e-3 a rounding; the gradient of stage 2
