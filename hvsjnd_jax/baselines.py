@@ -160,8 +160,8 @@ def contrast_heuristic(images: ImagesLike) -> Images:
     max(0, L (+) 1.872 c^2.4 / (c² + 26²))
 
   c is the magnitude of Sobel's gradient (weights 1, 2, 1, not divided), and L is LA(b)
-  without its last 3 up to b = 127: it falls to 0 there, and goes on from 3. Past the image's
-  edge are zeros.
+  without its last 3 up to b = 127, of b + 0.00127: it falls to 0 there, and goes on from 3. Past
+  the image's edge are zeros, so that a border of two pixels stands out.
 
   Args, Returns, Raises: As `uniform`.
 
@@ -185,8 +185,9 @@ def jiang_2022(images: ImagesLike) -> Images:
 
   Source: Jiang et al., "Toward top-down just noticeable difference estimation of natural
   images", 2022, as the authors' MATLAB code. Deviation: sides that are no multiples of 8 are
-  mirrored up to one, not cropped, and the added pixels count in the statistics. In a flat
-  image, where every basis is an eigenbasis, the first vector is the mean's: the map is 0.
+  mirrored up to one, not cropped, and the added pixels count in the statistics. Directions
+  in which the blocks vary by no more than rounding count as one component, after the others:
+  an image of fewer than 65 blocks would be cut by chance. Of a flat image the map is 0.
   """
   return _run("jiang_2022", _jiang, images)
 
@@ -338,28 +339,28 @@ def _critical_image(luma: Planes) -> Planes:
   grid = padded.reshape(b, rows, _BLOCK_PX, columns, _BLOCK_PX).swapaxes(2, 3)
   blocks = grid.reshape(b, rows * columns, _BLOCK_PX**2)
 
-  basis = _eigenbasis(blocks)
-  components = _multiply("bni,bik->bnk", blocks, basis)
-  energy = (components**2).mean(axis=1)
-  total = energy.sum(axis=-1, keepdims=True)
-  # A black image has no energy; as a flat one, all its energy is in the first component.
-  shares = jnp.where(total > 0, energy.cumsum(axis=-1) / jnp.where(total > 0, total, 1), 1)
-  order = jnp.arange(1, _BLOCK_PX**2 + 1, dtype=luma.dtype)
-  critical = jnp.ceil((_weibull_weights(shares) * order).sum(axis=-1))
-
-  kept = components * (order <= critical[:, None])[:, None]
-  grid = _multiply("bnk,bik->bni", kept, basis).reshape(grid.shape)
-  return grid.swapaxes(2, 3).reshape(padded.shape)[:, :h, :w]
-
-
-def _eigenbasis(blocks: Float[Array, "b n i"]) -> Float[Array, "b i i"]:
-  """Eigenvectors of the covariance, in columns, the greatest eigenvalue first."""
   mean = blocks.mean(axis=1, keepdims=True)
   centred = blocks - mean
   covariance = _multiply("bni,bnj->bij", centred, centred) / blocks.shape[1]
-  # As much of the mean as is below rounding: in a flat image it decides.
-  covariance += jnp.finfo(blocks.dtype).eps * _multiply("bni,bnj->bij", mean, mean)
-  return jnp.linalg.eigh(covariance)[1][..., ::-1]
+  values, basis = (array[..., ::-1] for array in jnp.linalg.eigh(covariance))
+  components = _multiply("bni,bik->bnk", blocks, basis)
+  energy = (components**2).mean(axis=1)
+  total = energy.sum(axis=-1, keepdims=True)
+
+  # Where the blocks do not vary, the basis is rounding's choice: one component, the last.
+  varies = values > 8 * jnp.finfo(luma.dtype).eps * total
+  order = jnp.arange(1, _BLOCK_PX**2 + 1, dtype=luma.dtype)
+  last = varies.sum(axis=-1, keepdims=True).astype(luma.dtype) + 1
+  constant = jnp.where(varies, 0, energy).sum(axis=-1, keepdims=True)
+  energy = jnp.where(varies, energy, jnp.where(order == last, constant, 0))
+  # A black image has no energy: no component is needed.
+  shares = jnp.where(total > 0, energy.cumsum(axis=-1) / jnp.where(total > 0, total, 1), 1)
+  critical = jnp.ceil((_weibull_weights(shares) * order).sum(axis=-1, keepdims=True))
+
+  kept = jnp.where(varies, order, last) <= critical
+  kept = jnp.where(kept[:, None], components, 0)
+  grid = _multiply("bnk,bik->bni", kept, basis).reshape(grid.shape)
+  return grid.swapaxes(2, 3).reshape(padded.shape)[:, :h, :w]
 
 
 def _weibull_weights(shares: Float[Array, "b k"]) -> Float[Array, "b k"]:
