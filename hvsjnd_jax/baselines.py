@@ -4,7 +4,7 @@ Images are float32 or float64 in [0, 1], [B, H, W, 3], RGB, H and W at least 8; 
 JND maps: gray levels / 255, at most 1. All models look at luma, 0.299 R + 0.587 G + 0.114 B,
 and give the three channels the same map, as comparisons of JND models do. Values beyond [0, 1]
 are cut. All are pure functions, compiled at the first call for each size; `jax.jit` and
-`jax.vmap` work on them.
+`jax.vmap` work on them; `jax.grad` does not help: they decide, and take roots of 0.
 
 What a window reads past an image's edge is the image mirrored, unless it is said otherwise.
 

@@ -20,9 +20,9 @@ Luma = np.ndarray
 F32 = 1e-5
 # The same sums in float64, in another order.
 F64 = 1e-10
-# Models that decide (is this an edge? which orientation?) decide otherwise at some pixels in
-# float32: measured, below 0.2 % of a photograph.
-DECIDED = 0.01
+# Of float32 in 0.999 of a photograph's pixels, in gray levels; measured on four, 0.06 at any
+# pixel (Jiang's eigenvectors), and 0.7 at 0.0004 of them (Wu's orientations: a decision).
+SINGLE = 0.1
 
 
 def _photograph(name: str, step: int = 3) -> np.ndarray:
@@ -36,29 +36,30 @@ def _photograph(name: str, step: int = 3) -> np.ndarray:
 def test_maps_are_images_of_one_channel_in_range(
   draw_images: Images, flat_images: Images, name: str
 ):
-  photo = draw_images(2, 24, 24)
+  photo = draw_images(1, 24, 24)
   saturated = jnp.round(photo)  # pure colours only
   overshot = 1.4 * photo - 0.2
-  images = jnp.concatenate([photo, saturated, overshot, flat_images(24)])
+  images = [photo, saturated, overshot, overshot.clip(0, 1), flat_images(24)]
+  images = jnp.concatenate(images)
   maps = BASELINES[name].function(images)
   assert (maps.shape, maps.dtype) == (images.shape, jnp.float32)
   assert jnp.isfinite(maps).all()
   assert (maps >= 0).all()
   assert (maps <= 1).all()
   np.testing.assert_array_equal(maps, maps[..., :1].repeat(3, axis=-1))
-  np.testing.assert_allclose(maps[4:6], BASELINES[name].function(overshot.clip(0, 1)), atol=F32)
+  np.testing.assert_allclose(maps[2], maps[3], atol=F32)
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_batch_is_one_by_one_and_jit_changes_nothing(draw_images: Images, name: str):
-  images = draw_images(2, 20, 27)
-  model = BASELINES[name].function
+def test_batch_is_one_by_one_and_transforms_change_nothing(draw_images: Images, name: str):
   # Contrast apart by a factor: what is relative to a maximum is so in each image.
-  images = images.at[1].multiply(0.25)
+  images = draw_images(2, 24, 24).at[1].multiply(0.25)
+  model = BASELINES[name].function
   together = model(images)
   apart = [model(images[i : i + 1])[0] for i in range(2)]
   np.testing.assert_allclose(together, apart, atol=F32)
-  np.testing.assert_allclose(together, jax.jit(model)(images), atol=F32)
+  traced = jax.jit(jax.vmap(model))(images[:, None])[:, 0]
+  np.testing.assert_allclose(together, traced, atol=F32)
 
 
 @pytest.mark.usefixtures("x64")
@@ -68,11 +69,8 @@ def test_float64_and_float32_where_64_is_on(name: str):
   double = BASELINES[name].function(jnp.asarray(photo, jnp.float64))
   single = BASELINES[name].function(jnp.asarray(photo, jnp.float32))
   assert (double.dtype, single.dtype) == (jnp.float64, jnp.float32)
-  error = np.abs(np.asarray(single, np.float64) - np.asarray(double))
-  print(name, (error > F32).mean(), error.max())
-  assert (error > F32).mean() < (
-    DECIDED if name in ("yang_2005", "wu_2017", "jiang_2022") else 1e-9
-  )
+  error = 255 * np.abs(np.asarray(single, np.float64) - np.asarray(double))
+  assert np.percentile(error, 99.9) < SINGLE
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -116,41 +114,30 @@ def test_numpy_arrays_pass_and_names_are_the_table_s():
 
 # --- closed forms ---------------------------------------------------------------------------
 
-# Of a flat image only luminance adaptation is left; 127 itself may round to either side of
-# the heuristic's jump.
+LEVELS = (0, 31.75, 127, 191, 255)
+# Of a flat image only luminance adaptation is left.
 FLAT = {
-  "uniform": {0: 1, 127: 1, 255: 1},
-  "chou_li_1995": {0: 20, 31.75: 11.5, 127: 3, 191: 4.5, 255: 6},
-  "yang_2005": {0: 20, 31.75: 11.5, 127: 3, 191: 4.5, 255: 6},
-  "wu_2017": {
-    0: 0.7 * (20 - 17 * (32 / 127) ** 0.5),
-    64: 0.7 * (20 - 17 * (80 / 127) ** 0.5),  # 32 + 64 · 95 / 127 = 79.87
-    127: 2.1,
-    191: 3.15,
-    255: 4.2,
-  },
-  "jiang_2022": {0: 0, 127: 0, 200: 0, 255: 0},
+  "uniform": (1, 1, 1, 1, 1),
+  "chou_li_1995": (20, 11.5, 3, 4.5, 6),
+  "yang_2005": (20, 11.5, 3, 4.5, 6),
+  # 31.75 is lifted to 55.75.
+  "wu_2017": (14 - 11.9 * (32 / 127) ** 0.5, 14 - 11.9 * (56 / 127) ** 0.5, 2.1, 3.15, 4.2),
+  "jiang_2022": (0, 0, 0, 0, 0),
 }
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(("dtype", "atol"), [(jnp.float32, 1e-3), (jnp.float64, 1e-9)])
 @pytest.mark.parametrize("name", FLAT)
-def test_flat_images(name: str, dtype: type):
-  levels = np.asarray(list(FLAT[name]))
-  images = jnp.broadcast_to(
-    jnp.asarray(levels / 255, dtype)[:, None, None, None], (len(levels), 17, 12, 3)
-  )
-  maps = 255 * np.asarray(BASELINES[name].function(images), np.float64)
-  want = np.asarray(list(FLAT[name].values()))[:, None, None, None]
-  # float32: rounding beside 255.
-  np.testing.assert_allclose(
-    maps, np.broadcast_to(want, maps.shape), atol=1e-3 if dtype == jnp.float32 else F64
-  )
+def test_flat_images(name: str, dtype: type, atol: float):
+  images = np.broadcast_to(np.reshape(LEVELS, (5, 1, 1, 1)) / 255, (5, 20, 12, 3))
+  maps = 255 * np.asarray(BASELINES[name].function(jnp.asarray(images, dtype)), np.float64)
+  want = np.broadcast_to(np.reshape(FLAT[name], (5, 1, 1, 1)), maps.shape)
+  np.testing.assert_allclose(maps, want, rtol=0, atol=atol)
 
 
 def test_flat_images_of_the_heuristic():
-  """Inside: past the edge it sees black."""
+  """Inside: past the edge it sees black. At 127 it jumps, and rounding decides."""
   levels = np.asarray([0, 31.75, 126, 128, 255])
   images = jnp.broadcast_to(jnp.asarray(levels / 255)[:, None, None, None], (5, 9, 9, 3))
   maps = 255 * np.asarray(BASELINES["contrast_heuristic"].function(images))[:, 2:-2, 2:-2]
@@ -160,12 +147,13 @@ def test_flat_images_of_the_heuristic():
 
 
 @pytest.mark.usefixtures("x64")
-def test_only_luma_counts():
+@pytest.mark.parametrize("name", BASELINES)
+def test_only_luma_counts(name: str):
   """Red, and the gray of its luma, have one map."""
-  shape = np.random.default_rng(0).random((1, 16, 16, 1))
+  shape = np.random.default_rng(0).random((5, 20, 12, 1))
   red, gray = jnp.asarray(shape * [1.0, 0, 0]), jnp.asarray(0.299 * shape.repeat(3, axis=-1))
-  for baseline in BASELINES.values():
-    np.testing.assert_allclose(baseline.function(red), baseline.function(gray), atol=F64)
+  model = BASELINES[name].function
+  np.testing.assert_allclose(model(red), model(gray), rtol=0, atol=F64)
 
 
 # --- oracles --------------------------------------------------------------------------------
