@@ -22,8 +22,8 @@ PAGES = tuple(
 
 # From the inside out: a module imports earlier ones only.
 MODULES = (
-  # networks and metrics
-  *("layers", "hvs_sd", "generator", "backbones", "metrics"),
+  # networks, metrics and baselines
+  *("layers", "hvs_sd", "generator", "backbones", "metrics", "edges", "baselines"),
   # the method
   *("priors", "sharding", "windows", "estimator", "config", "losses"),
   # running it

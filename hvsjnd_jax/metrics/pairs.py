@@ -43,30 +43,44 @@ def check_pair(
   """
   pair = {"distorted": jnp.asarray(distorted), "reference": jnp.asarray(reference)}
   for name, images in pair.items():
-    if images.dtype not in (jnp.float32, jnp.float64):
-      raise TypeError(
-        f"{metric}: expected float32 or float64 images in [0, 1], got {name} of "
-        f"{images.dtype}; divide 8-bit images by 255"
-      )
+    check_type(metric, name, images)
   shape = pair["distorted"].shape
   if len(shape) != 4 or shape != pair["reference"].shape:
     raise ValueError(
       f"{metric}: expected two images of one shape [B, H, W, C], got distorted "
       f"{shape} and reference {pair['reference'].shape}"
     )
-  if min(shape[1:3]) < smallest_px:
-    raise ValueError(
-      f"{metric}: expected sides of at least {smallest_px} pixels, got {shape[1]}x{shape[2]}"
-    )
+  check_sides(metric, pair["distorted"], smallest_px=smallest_px)
   for name, images in pair.items():
-    if images.size and not isinstance(images, Tracer):
-      with jax.ensure_compile_time_eval():  # a constant inside a function that is traced
-        low, high = float(images.min()), float(images.max())
-      if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
-        raise ValueError(
-          f"{metric}: expected values in [0, 1], got {name} from {low:g} to {high:g}"
-        )
+    check_values(metric, name, images)
   return pair["distorted"], pair["reference"]
+
+
+def check_type(function: str, name: str, images: Array) -> None:
+  """Refuses what is neither float32 nor float64. The names are for the message."""
+  if images.dtype not in (jnp.float32, jnp.float64):
+    raise TypeError(
+      f"{function}: expected float32 or float64 images in [0, 1], got {name} of "
+      f"{images.dtype}; divide 8-bit images by 255"
+    )
+
+
+def check_sides(function: str, images: Images, *, smallest_px: int) -> None:
+  """Refuses images with a side below `smallest_px`."""
+  _, h, w, _ = images.shape
+  if min(h, w) < smallest_px:
+    raise ValueError(f"{function}: expected sides of at least {smallest_px} pixels, got {h}x{w}")
+
+
+def check_values(function: str, name: str, images: Array) -> None:
+  """Refuses values of another range, where there are any: see `check_pair`."""
+  if images.size and not isinstance(images, Tracer):
+    with jax.ensure_compile_time_eval():  # a constant inside a function that is traced
+      low, high = float(images.min()), float(images.max())
+    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+      raise ValueError(
+        f"{function}: expected values in [0, 1], got {name} from {low:g} to {high:g}"
+      )
 
 
 def to_planes(images: Images) -> Planes:
