@@ -109,19 +109,17 @@ def _find_scale(
 ) -> float:
   """Between brackets: no pixel's change ever shrinks as the scale grows."""
   wanted = 255**2 / 10 ** (psnr_db / 10)
-  extremes = np.where(noise > 0, 255 - original.astype(np.float64), original)
-  most = np.square(extremes, out=extremes).mean(where=noise != 0) if noise.any() else 0
-  most *= np.count_nonzero(noise) / noise.size
   if not noise.any():
     raise UnreachableError("the map is zero throughout")
-  if _to_db(most) > psnr_db + TOLERANCE_DB:
-    zeros = 1 - np.count_nonzero(noise) / noise.size
+  extremes = np.where(noise > 0, 255 - original.astype(np.float64), original) * (noise != 0)
+  least_db = _to_db(float(np.square(extremes, out=extremes).mean()))
+  if least_db > psnr_db + TOLERANCE_DB:
+    zeros = 100 * (1 - np.count_nonzero(noise) / noise.size)
     raise UnreachableError(
-      f"the map is zero at {100 * zeros:.1f} % of the pixels, and with all others changed to "
-      f"black or white the PSNR is {_to_db(most):.2f} dB"
+      f"at most noise it is {least_db:.2f} dB, the map being zero at {zeros:.1f} % of the values"
     )
   scale = math.sqrt(wanted / np.square(noise).mean())  # exact but for clipping and rounding
-  low, high = 0.0, math.inf
+  low, high, found = 0.0, math.inf, math.inf
   for step in range(_MOST_STEPS):
     change = _add(original, noise, spread, scale) - original.astype(np.float32)
     error = float(np.square(change, dtype=np.float64).mean())

@@ -23,11 +23,12 @@ PAGES = tuple(
 # From the inside out: a module imports earlier ones only.
 MODULES = (
   # networks and metrics
-  *("layers", "hvs_sd", "generator", "backbones", "metrics"),
+  *("layers", "hvs_sd", "generator", "backbones", "metrics", "baselines"),
   # the method
   *("priors", "sharding", "windows", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "noise", "weights", "figures", "dataset", "data", "steps"),
+  *("images", "pictures", "noise", "weights", "figures"),
+  *("butteraugli", "visibility", "dataset", "data", "steps"),
   *("checkpoint", "preemption", "logbook", "runs", "training", "aot", "compilation"),
   # commands
   *("console", "eval", "compare", "train"),
