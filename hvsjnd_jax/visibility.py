@@ -237,7 +237,7 @@ def list_columns(
   for name, better in BETTER.items():
     if name in known:
       digits = 3 if name in _TITLES else 4
-      form = {"score": f"{{:.{digits}f}}", "gain": f"{{:+.{digits}f}}", "share": "{:.0%}"}[kind]
+      form = {"score": f"{{:.{digits}f}}", "gain": f"{{:+z.{digits}f}}", "share": "{:.0%}"}[kind]
       title = _TITLES.get(name, (name,))
       if kind == "score":
         columns.append(Column(name, (*title, better), form, better))
