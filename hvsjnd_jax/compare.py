@@ -8,7 +8,8 @@ A model is "default", a folder of weights, or a map from the literature. Each on
 scaled until its noise, of the same random signs for all, clipped and rounded to 8 bits, has
 the given PSNR to 0.005 dB: in the first table in each of R, G and B, so that only the places
 differ; in the second in the three together, so that a map's split among the channels counts.
-The third tells what that split gains. Means are over the images that every model has.
+Below each is told on which share of the images the first model is the better one; at the end,
+what a map's own split gains. Means are over the images that every model has.
 
 Butteraugli is measured by the program butteraugli_main, where it is on the PATH.
 
@@ -50,8 +51,8 @@ from hvsjnd_jax.images import ImageError, Pixels, place, write_png
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.visibility import CASES, Case, Scores
 
-# Of the image; measured: most of it the metrics'.
-_BYTES_PER_PIXEL = 1000
+# Of the image; measured, a window's own memory left out; most of it is the metrics'.
+_BYTES_PER_PIXEL = 400
 _SHEET_IMAGES = 4
 
 
@@ -166,7 +167,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check_models(names: Sequence[str]) -> None:
   for name in names:
-    if name != "default" and name not in BASELINES and not Path(name).is_dir():
+    if name != "default" and name not in BASELINES and not (name and Path(name).is_dir()):
       known = ", ".join(("default", *BASELINES))
       raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
 
@@ -256,7 +257,7 @@ def _crop(name: str, pixels: Pixels, compared: visibility.Compared) -> _Crop:
   for model, noisy in compared.noisy.items():
     distance = compared.scores["channels"][model].get("butteraugli_3norm")
     note = "" if distance is None else f": butteraugli {distance:.2f}"
-    panels.append((f"{Path(model).name}{note}", noisy[rows, columns].copy()))
+    panels.append((f"{model}{note}", noisy[rows, columns].copy()))
   return _Crop(difference, panels)
 
 

@@ -73,7 +73,7 @@ def test_three_channels_together_have_the_psnr(pixels: np.ndarray, jnd: np.ndarr
 
 def test_flat_map_changes_all_pixels_alike():
   gray = np.full((*SIZE, 3), 128, np.uint8)
-  flat = np.full(gray.shape, 0.25, np.float32) * np.float32((1, 2, 3))
+  flat = 0.25 * np.ones(gray.shape) * (1, 2, 3)
   noisy, scale = add(gray, flat, 20 * np.log10(255 / 6))
   assert (np.abs(noisy.astype(int) - gray) == 6).all()
   for c in range(3):
@@ -396,6 +396,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ("--models", "uniform,nowhere"),
     "--models: unknown model 'nowhere'; known: default, uniform, bright, none, folders of weights",
   ),
+  "no model": (("--models", ""), "--models: unknown model ''; known: default"),
   "folder without weights": (("--models", "photos"), "photos/manifest.json: No such file"),
   "no such path": (("--path", "nowhere"), "no such file or folder: nowhere"),
   "json to a folder": (("--path", "photos", "--json", "photos"), "--json photos: a folder"),
