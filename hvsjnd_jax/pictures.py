@@ -64,31 +64,46 @@ def analysis_sheet(
   )
 
 
-def sheet(panels: list[tuple[str, Pixels]]) -> Pixels:
-  """Lays captioned panels of one size side by side, two in a row.
+def sheet(
+  panels: list[tuple[str, Pixels]], *, columns: int = 2, panel_px: int = _PANEL_PX
+) -> Pixels:
+  """Lays captioned panels side by side.
 
   Args:
     panels: Caption and picture of each.
+    columns: How many stand in a row.
+    panel_px: The longer side of each; large pictures are reduced to it, small ones enlarged
+      a whole number of times, so as not to exceed it.
 
   Returns:
-    The sheet; large pictures are reduced to fit, small ones enlarged a whole number of times.
+    The sheet.
   """
-  height, width = panels[0][1].shape[:2]
-  scale = _PANEL_PX / max(height, width)
+  font = ImageFont.load_default(_FONT_PX)
+  pictures = [_fit(pixels, panel_px) for _, pixels in panels]
+  width = max(
+    *(picture.width for picture in pictures),
+    *(round(font.getlength(caption)) for caption, _ in panels),
+  )
+  cell = (
+    width + _MARGIN_PX,
+    max(picture.height for picture in pictures) + _CAPTION_PX + _MARGIN_PX,
+  )
+  rows = -(-len(panels) // columns)
+  canvas = Image.new("RGB", (columns * cell[0] + _MARGIN_PX, rows * cell[1] + _MARGIN_PX), _PAPER)
+  draw = ImageDraw.Draw(canvas)
+  for index, ((caption, _), picture) in enumerate(zip(panels, pictures, strict=True)):
+    left = _MARGIN_PX + index % columns * cell[0]
+    top = _MARGIN_PX + index // columns * cell[1]
+    draw.text((left, top + 4), caption, fill=_INK, font=font)
+    canvas.paste(picture, (left, top + _CAPTION_PX))
+  return np.asarray(canvas)
+
+
+def _fit(pixels: Pixels, panel_px: int) -> Image.Image:
+  height, width = pixels.shape[:2]
+  scale = panel_px / max(height, width)
   if scale > 1:  # whole pixels, so that small pictures show them as they are
     scale = int(scale)
   size = (max(1, round(width * scale)), max(1, round(height * scale)))
-  font = ImageFont.load_default(_FONT_PX)
-  text_width = max(round(font.getlength(caption)) for caption, _ in panels)
-  cell = (max(size[0], text_width) + _MARGIN_PX, size[1] + _CAPTION_PX + _MARGIN_PX)
-  rows = -(-len(panels) // 2)
-  canvas = Image.new("RGB", (2 * cell[0] + _MARGIN_PX, rows * cell[1] + _MARGIN_PX), _PAPER)
-  draw = ImageDraw.Draw(canvas)
-  for index, (caption, pixels) in enumerate(panels):
-    left = _MARGIN_PX + index % 2 * cell[0]
-    top = _MARGIN_PX + index // 2 * cell[1]
-    draw.text((left, top + 4), caption, fill=_INK, font=font)
-    resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    picture = Image.fromarray(pixels).resize(size, resampling)
-    canvas.paste(picture, (left, top + _CAPTION_PX))
-  return np.asarray(canvas)
+  resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+  return Image.fromarray(pixels).resize(size, resampling)

@@ -27,10 +27,11 @@ MODULES = (
   # the method
   *("priors", "sharding", "windows", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "weights", "figures", "dataset", "data", "steps"),
+  *("images", "pictures", "noise", "weights", "figures"),
+  *("butteraugli", "visibility", "dataset", "data", "steps"),
   *("checkpoint", "preemption", "logbook", "runs", "training", "aot", "compilation"),
   # commands
-  *("eval", "train"),
+  *("console", "eval", "compare", "train"),
 )
 
 

@@ -1,0 +1,275 @@
+"""Compare JND models: how visible is their noise when all of it has the same PSNR?
+
+  python -m hvsjnd_jax.compare --path photos --psnr 32.57
+  python -m hvsjnd_jax.compare --path photos --psnr 32.57 --models default,uniform,W \
+    --json compared.json --sheet compared.png
+
+A model is "default", a folder of weights, or a map from the literature. Each one's map is
+scaled until its noise, of the same random signs for all, clipped and rounded to 8 bits, has
+the given PSNR to 0.005 dB: in the first table in each of R, G and B, so that only the places
+differ; in the second in the three together, so that a map's split among the channels counts.
+Below each is told on which share of the images the first model is the better one; at the end,
+what a map's own split gains. Means are over the images that every model has.
+
+Butteraugli is measured by the program butteraugli_main, where it is on the PATH.
+
+The sheet holds, of four images, the crop in which the models' noise differs most in strength,
+and every model's copy of it, of the first table.
+
+The exit status is 0 when every model was scored on every image, 1 when some or all could not
+be (or an image was too small for a metric), 2 when the command could not start or the results
+could not be written, 130 when it was interrupted, and 141 when the reader of its output left.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from hvsjnd_jax import pictures, visibility, weights, windows
+from hvsjnd_jax.baselines import BASELINES
+from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
+from hvsjnd_jax.console import (
+  UsageError,
+  blame_image,
+  check_output,
+  check_size,
+  find_photographs,
+  make_parser,
+  plan_window,
+  progress,
+  run_command,
+  writing,
+)
+from hvsjnd_jax.images import ImageError, Pixels, place, write_png
+from hvsjnd_jax.metrics import METRICS
+from hvsjnd_jax.visibility import CASES, Case, Scores
+
+# Of the image; measured, a window's own memory left out; most of it is the metrics'.
+_BYTES_PER_PIXEL = 400
+_SHEET_IMAGES = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parse(argv)
+  return run_command("compare", lambda: _run(args))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = make_parser("compare", __doc__)
+  parser.add_argument(
+    "--psnr", type=_psnr, required=True, metavar="DB", help="what every model's noise has"
+  )
+  parser.add_argument(
+    "--models",
+    default=",".join(("default", *BASELINES)),
+    metavar="M,M",
+    help="of default, folders of weights, "
+    f"{', '.join(BASELINES)}; the first is set against the others (default: all with a name)",
+  )
+  parser.add_argument(
+    "--sheet", type=Path, metavar="FILE", help="write crops of images and noisy copies as PNG"
+  )
+  return parser.parse_args(argv)
+
+
+def _psnr(text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0 < value < 100:
+    raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
+  return value
+
+
+def _run(args: argparse.Namespace) -> int:
+  names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
+  _check_models(names)
+  files = find_photographs(args.path)
+  window = plan_window(files)
+  models = {name: _load(name, window) for name in names}
+  for option, file in (("--json", args.json), ("--sheet", args.sheet)):
+    if file is not None:
+      check_output(option, file)
+      if place(file) in map(place, files):
+        raise UsageError(f"{option} {file}: an image to compare on; choose another file")
+  program = find_butteraugli()
+  if program is None:
+    print(f"compare: left out: {ADVICE}", file=sys.stderr)
+
+  paths: list[str] = []
+  scores: dict[Case, list[Scores]] = {case: [] for case in CASES}
+  errors: list[dict[str, str]] = []
+  crops: list[_Crop] = []
+  with progress(files) as photographs:
+    for file, pixels in photographs:
+      failed: list[dict[str, str]] = []
+      try:
+        if isinstance(pixels, ImageError):
+          raise pixels
+        check_size(pixels, bytes_per_pixel=_BYTES_PER_PIXEL)
+        with blame_image(pixels):
+          compared = visibility.compare(
+            pixels, models, psnr_db=args.psnr, seed=args.seed, program=program
+          )
+      except ImageError as error:
+        failed.append({"path": str(file), "error": str(error)})
+      else:
+        paths.append(str(file))
+        for case in CASES:
+          scores[case].append(compared.scores[case])
+        failed += [{"path": str(file), "model": m, "error": e} for m, e in compared.errors]
+        if args.sheet is not None and compared.noisy.keys() == models.keys():
+          crops.append(_crop(file.name, pixels, compared))
+          crops = sorted(crops, key=lambda crop: -crop.difference)[:_SHEET_IMAGES]
+      for error in failed:
+        who = f"{error['path']}, {error['model']}" if "model" in error else error["path"]
+        tqdm.write(f"compare: {who}: {error['error']}", file=sys.stderr)
+      errors += failed
+
+  summary: dict[Case, dict[str, Scores]] = {
+    case: {
+      "mean": visibility.average(scores[case]),
+      "first_better": visibility.count_wins(scores[case], names[0]),
+    }
+    for case in CASES
+  }
+  gains = visibility.gain_by_split(scores["channels"], scores["total"])
+  _print_tables(summary, gains, scores, psnr_db=args.psnr, first=names[0])
+  too_small = _name_too_small(scores["channels"])
+  if args.json is not None:
+    report = {
+      "psnr": args.psnr,
+      "seed": args.seed,
+      "window": window,
+      "models": [_describe(name) for name in names],
+      **summary,
+      "gain_by_split": gains,
+      "images": [
+        {"path": path, **{case: scores[case][i] for case in CASES}} for i, path in enumerate(paths)
+      ],
+      "errors": errors,
+    }
+    with writing(args.json):
+      args.json.write_text(json.dumps(report, indent=2) + "\n")
+  if args.sheet is not None:
+    _write_sheet(args.sheet, crops)
+  return 1 if errors or too_small else 0
+
+
+def _check_models(names: Sequence[str]) -> None:
+  for name in names:
+    if name != "default" and name not in BASELINES and not (name and Path(name).is_dir()):
+      known = ", ".join(("default", *BASELINES))
+      raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
+
+
+def _load(name: str, window: windows.Window) -> visibility.Model:
+  """The model of this name, or of the weights in the folder of this name."""
+  if name in BASELINES:
+    baseline = BASELINES[name]
+    return lambda pixels: np.asarray(baseline.function(pixels[None].astype(np.float32) / 255))[0]
+  model = weights.load(_folder(name))
+
+  def draw(pixels: Pixels) -> np.ndarray:
+    return windows.analyze(
+      model.hvs_sd,
+      model.generator,
+      pixels[None],
+      window=window,
+      resolution=model.resolution,
+      attention=model.attention,
+    ).jnd[0]
+
+  return draw
+
+
+def _describe(name: str) -> dict[str, str]:
+  if name in BASELINES:
+    return {"name": name, "title": BASELINES[name].title}
+  return {"name": name, "sha256": weights.read_manifest(_folder(name))["sha256"]}
+
+
+def _folder(name: str) -> Path | None:
+  return None if name == "default" else Path(name)
+
+
+def _print_tables(
+  summary: dict[Case, dict[str, Scores]],
+  gains: Scores,
+  scores: dict[Case, list[Scores]],
+  *,
+  psnr_db: float,
+  first: str,
+) -> None:
+  heads: dict[Case, str] = {
+    "channels": f"{psnr_db:g} dB in each of R, G and B",
+    "total": f"{psnr_db:g} dB over the three channels together",
+  }
+  for case, head in heads.items():
+    mean, shares = summary[case]["mean"], summary[case]["first_better"]
+    used, seen = len(visibility.select_common(scores[case])), len(scores[case])
+    if not mean:
+      print(f"{head}: no image on which every model could be scored\n")
+      continue
+    of = f"{used} of {seen}" if used < seen else f"{used}"
+    columns = visibility.list_columns(mean, kind="score", psnr=case == "total")
+    print(f"{head}: means over {of} image{'s' * (seen > 1)}, * the best")
+    print(visibility.tabulate(mean, columns), end="\n\n")
+    if shares:
+      print(f"{head}: on how many of the images {first} is better")
+      columns = visibility.list_columns(shares, kind="share")
+      print(visibility.tabulate({f"than {n}": s for n, s in shares.items()}, columns), end="\n\n")
+  if gains:
+    print("What a model's own split among the channels gains, + being better")
+    print(visibility.tabulate(gains, visibility.list_columns(gains, kind="gain")))
+
+
+def _name_too_small(scores: Sequence[Scores]) -> bool:
+  """Says how many images are too small for which metric, if any are."""
+  firsts = [next(iter(models.values())) for models in scores if models]
+  for name, metric in METRICS.items():
+    count = sum(name in figures and figures[name] is None for figures in firsts)
+    if count:
+      least = f"{metric.smallest_px}x{metric.smallest_px}"
+      print(f"{name}: {count} of {len(firsts)} images are smaller than the {least} that it needs")
+  return any(None in figures.values() for figures in firsts)
+
+
+class _Crop(NamedTuple):
+  """Part of an image, for the sheet: captioned, beside every model's copy."""
+
+  difference: float
+  panels: list[tuple[str, Pixels]]
+
+
+def _crop(name: str, pixels: Pixels, compared: visibility.Compared) -> _Crop:
+  difference, rows, columns = visibility.find_difference(pixels, compared.noisy)
+  panels = [(f"{name} (figures: of the whole)", pixels[rows, columns].copy())]
+  for model, noisy in compared.noisy.items():
+    distance = compared.scores["channels"][model].get("butteraugli_3norm")
+    note = "" if distance is None else f": butteraugli {distance:.2f}"
+    panels.append((f"{model}{note}", noisy[rows, columns].copy()))
+  return _Crop(difference, panels)
+
+
+def _write_sheet(file: Path, crops: list[_Crop]) -> None:
+  if not crops:
+    print(f"compare: {file} not written: no image has every model's noise", file=sys.stderr)
+    return
+  panels = [panel for crop in crops for panel in crop.panels]
+  sheet = pictures.sheet(panels, columns=len(crops[0].panels), panel_px=visibility.CROP_PX * 2)
+  with writing(file):
+    write_png(file, sheet)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,140 @@
+"""Noise of a given strength: random signs, and the scale at which a JND map has a given PSNR.
+
+On the host, in NumPy, on 8-bit pictures: what is measured is what a viewer gets, clipped and
+rounded. Maps are float, [H, W, 3], any non-negative values: only their proportions count.
+"""
+
+import math
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from hvsjnd_jax.images import Pixels
+
+TOLERANCE_DB = 0.005
+# Gray levels by which the pixels' rounding thresholds differ. A map of one value moves all
+# pixels over a threshold at once: by 6 levels at 32.57 dB, by 7 at 31.23, with nothing between
+# them. So spread, they pass one by one. Of a map with structure it changes nothing.
+_SPREAD = 1e-3
+_MOST_STEPS = 200
+
+
+class UnreachableError(Exception):
+  """No scale gives the PSNR; the message says why, and names neither image nor model."""
+
+
+class Noisy(NamedTuple):
+  """An image with noise of the wanted PSNR.
+
+  Attributes:
+    pixels: The image, clipped and rounded.
+    scale: What the map was multiplied with, of R, G and B.
+  """
+
+  pixels: Pixels
+  scale: tuple[float, float, float]
+
+
+def draw_signs(pixels: Pixels, *, seed: int) -> Float[np.ndarray, "h w"]:
+  """The noise's signs, ±1, which the three channels share.
+
+  They follow from seed and content: not from the file's name, or its place among others.
+  """
+  rng = np.random.default_rng((seed, zlib.crc32(pixels.tobytes())))
+  return rng.choice(np.asarray((-1, 1), np.float32), pixels.shape[:2])
+
+
+def scale_to_psnr(
+  pixels: Pixels,
+  jnd: Float[np.ndarray, "h w 3"],
+  signs: Float[np.ndarray, "h w"],
+  *,
+  psnr_db: float,
+  by_channel: bool,
+) -> Noisy:
+  """Adds sign · scale · map, with the scale at which the result has a given PSNR.
+
+  Args:
+    pixels: The image.
+    jnd: Its JND map.
+    signs: ±1.
+    psnr_db: Of the clipped and rounded result; met to 0.005 dB.
+    by_channel: Whether R, G and B each have this PSNR, with a scale each. Otherwise the
+      three together have it, with one scale: the map's split among them stays.
+
+  Raises:
+    UnreachableError: If the map is not finite or negative somewhere, or no scale gives the
+      PSNR: it is zero in too many places, clipping takes too much, or so few pixels change
+      that the PSNR jumps.
+  """
+  if not (np.isfinite(jnd).all() and jnd.min() >= 0):
+    raise UnreachableError("the map holds values that are negative or not finite")
+  # In a fixed order: the same for every image and model.
+  spread = np.random.default_rng(0).uniform(-_SPREAD, _SPREAD, signs.shape)[..., None]
+  noisy = np.empty_like(pixels)
+  scales: list[float] = []
+  parts = [(f" in {name}", slice(i, i + 1)) for i, name in enumerate("RGB")]
+  for where, channels in parts if by_channel else [("", slice(0, 3))]:
+    noise = signs[..., None] * jnd[..., channels].astype(np.float64) * 255
+    original = pixels[..., channels]
+    try:
+      scale = _find_scale(original, noise, spread, psnr_db)
+    except UnreachableError as error:
+      raise UnreachableError(f"{psnr_db:g} dB cannot be reached{where}: {error}") from None
+    noisy[..., channels] = _add(original, noise, spread, scale)
+    scales.append(scale)
+  red, green, blue = scales if by_channel else scales * 3
+  return Noisy(noisy, (red, green, blue))
+
+
+def _add(
+  original: UInt8[np.ndarray, "h w c"],
+  noise: Float[np.ndarray, "h w c"],
+  spread: Float[np.ndarray, "h w 1"],
+  scale: float,
+) -> UInt8[np.ndarray, "h w c"]:
+  levels = scale * noise
+  levels += original
+  levels += 0.5 + spread
+  return np.clip(np.floor(levels, out=levels), 0, 255, out=levels).astype(np.uint8)
+
+
+def _find_scale(
+  original: UInt8[np.ndarray, "h w c"],
+  noise: Float[np.ndarray, "h w c"],
+  spread: Float[np.ndarray, "h w 1"],
+  psnr_db: float,
+) -> float:
+  """Between brackets: no pixel's change ever shrinks as the scale grows."""
+  wanted = 255**2 / 10 ** (psnr_db / 10)
+  if not noise.any():
+    raise UnreachableError("the map is zero throughout")
+  extremes = np.where(noise > 0, 255 - original.astype(np.float64), original) * (noise != 0)
+  least_db = _to_db(float(np.square(extremes, out=extremes).mean()))
+  if least_db > psnr_db + TOLERANCE_DB:
+    zeros = 100 * (1 - np.count_nonzero(noise) / noise.size)
+    raise UnreachableError(
+      f"at most noise it is {least_db:.2f} dB, the map being zero at {zeros:.1f} % of the values"
+    )
+  scale = math.sqrt(wanted / np.square(noise).mean())  # exact but for clipping and rounding
+  low, high, found = 0.0, math.inf, math.inf
+  for step in range(_MOST_STEPS):
+    change = _add(original, noise, spread, scale) - original.astype(np.float32)
+    error = float(np.square(change, dtype=np.float64).mean())
+    found = _to_db(error)
+    if abs(found - psnr_db) <= TOLERANCE_DB:
+      return scale
+    low, high = (scale, high) if error < wanted else (low, scale)
+    # The error grows with the square of the scale, about; where it does not, halve.
+    scale *= math.sqrt(wanted / error) if error else 2
+    if step % 3 == 2 or not low < scale < high:
+      scale = 2 * low if math.isinf(high) else (low + high) / 2
+    if not low < scale < high:
+      break
+  raise UnreachableError(f"the picture's PSNR jumps past it, to {found:.2f} dB")
+
+
+def _to_db(error: float) -> float:
+  return 10 * math.log10(255**2 / error) if error else math.inf
