@@ -5,8 +5,8 @@ On every host of the slice, with D on a file system that all of them see:
 python -m hvsjnd_jax.train --multihost --config configs/tpu_pod.py --workdir D \
   --config.data.tfds=DIR
 
-Cost, computed and never run: 0.230 and 0.348 TFLOP, 4.4 and 16.0 GB moved, a step and chip,
-0.26 and 0.92 of a chip's 16 GiB of memory (docs/training.md). Result: unknown; batches and
+Cost, computed and never run: 0.231 and 0.352 TFLOP, 4.5 and 15.6 GB moved, a step and chip,
+0.30 and 0.78 of a chip's 16 GiB of memory (docs/training.md). Result: unknown; batches and
 learning rates are guesses from the default's.
 """
 

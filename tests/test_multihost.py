@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 STEPS = 20
 # Four crops' losses added up in another order; 1.4e-7 was measured (float32 has 1.2e-7).
 SAME_LOSS = 1e-6
+# On another number of devices a step takes the four crops in one piece, whose kernels round
+# otherwise, and training carries it on: 1.04e-6 was measured after two steps of it.
+NEAR_LOSS = 1e-5
 # Weights are below 1.1. Most agree within 1e-7; where a gradient is near zero Adam turns its
 # rounding into a step of up to the learning rate: 1.2e-6 was measured.
 SAME_WEIGHTS = 3e-6
@@ -144,4 +147,4 @@ def test_sigterm_at_one_process_stops_both_and_one_process_goes_on(one: Path, tm
   (printed,) = finish([start(tmp_path, "--config.stage=hvs_sd", devices=1)])
   assert f"hvs_sd {stopped_at + 1}/{STEPS}" in printed
   losses, want = ([row["loss"] for row in read_rows(d, "hvs_sd")] for d in (tmp_path, one))
-  np.testing.assert_allclose(losses, want, rtol=SAME_LOSS)
+  np.testing.assert_allclose(losses, want, rtol=NEAR_LOSS)
