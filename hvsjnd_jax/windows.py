@@ -94,9 +94,10 @@ def _count_windows(lengths: np.ndarray, side: int) -> np.ndarray:
 
 def _count_pixels() -> int:
   devices = jax.local_devices()
-  if devices[0].platform == "cpu":  # they share the host's memory
+  memory = None if devices[0].platform == "cpu" else devices[0].memory_stats()
+  if memory is None:  # the host's, which they share; or a device that does not tell
     return _HOST_PIXELS // len(devices)
-  return devices[0].memory_stats()["bytes_limit"] // (2 * _BYTES_PER_PIXEL)
+  return memory["bytes_limit"] // (2 * _BYTES_PER_PIXEL)
 
 
 def check_window(window: tuple[int, int]) -> Window:
