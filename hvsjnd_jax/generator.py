@@ -13,8 +13,9 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.layers import Extent, ReflectingConv, double, shrink
+from hvsjnd_jax.masking import shading
 
-Resolution = Literal["reference", "native"]
+Resolution = Literal["reference", "native", "fine"]
 
 # What "reference" takes every map through.
 REFERENCE_SIZES = ((88, 88), (176, 176))
@@ -64,8 +65,10 @@ class JNDGenerator(nnx.Module):
       gradient: Normalised input gradient in [0, 1] (xg in the paper).
       resolution: "reference" takes every map through 88x88 and 176x176, as the
         published code does at any image size; "native" doubles the quarter-size map
-        twice, so that detail survives at any size. Equal for images of 176x176.
-      extent: Where the images end (see `layers`), for "native" alone.
+        twice, so that detail survives at any size: equal for images of 176x176. "fine"
+        multiplies the native map by `masking.shading`, which moves noise between the
+        pixels of fine detail.
+      extent: Where the images end (see `layers`), not for "reference".
 
     Returns:
       The JND map in [0, 1]: how much change goes unseen, per pixel and channel.
@@ -81,6 +84,8 @@ class JNDGenerator(nnx.Module):
       maps = double(maps, extent=None if quarter is None else 2 * quarter)
       # The strides round odd sizes up: a surplus row or column lies past the image.
       maps = maps[:, :h, :w]
+    if resolution == "fine":
+      maps = maps * shading(images, extent=extent)
     return jnp.clip(jnp.abs(maps), 0, 1)
 
   def draw_quarter(

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from hvsjnd_jax import masking
 from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.config import AttentionForm, JNDConfig, RateDistortionConfig
 from hvsjnd_jax.estimator import JNDModel, inject, random_signs
@@ -25,12 +26,6 @@ Terms = dict[str, Float[Array, ""]]
 
 # A hundredth of a gray level: keeps the logarithm of an amplitude finite at zero.
 _AMPLITUDE_FLOOR = 0.01 / 255
-# Contrast below which nothing is masked, two gray levels, and the exponent by which
-# thresholds grow with contrast above it (Legge & Foley, 1980).
-_MASKING_FLOOR = 2 / 255
-_MASKING_EXPONENT = 0.6
-_MASKING_WINDOW_PX = 5
-_LUMA = (0.299, 0.587, 0.114)
 # On the 0..255 scale; see `metrics.gmsd`.
 _TRAINING_GRADIENT_FLOOR = 1.0
 
@@ -131,6 +126,9 @@ def jnd_objective(
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
   noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
 
+  thresholds = masking.threshold(images)
+  if config.resolution == "fine":
+    thresholds = thresholds * masking.shading(images)
   noise = config.lmbda * jnd
   if config.magnitude_form == "geometric":
     magnitude = magnitude_loss(noise, target=config.magnitude_target)
@@ -159,7 +157,7 @@ def jnd_objective(
     "magnitude": magnitude,
     "quality": quality,
     "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
-    "visibility": visibility_loss(noise, images),
+    "visibility": visibility_loss(noise, thresholds),
   }
   terms = {name: value.mean() for name, value in terms.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
@@ -302,33 +300,19 @@ def attention_loss(
   return 1 - mean_product(a, b) / jnp.sqrt(mean_product(a, a) * mean_product(b, b))
 
 
-def visibility_loss(noise: Images, images: Images) -> Losses:
-  """Noise power in units of the power that local contrast masks.
+def visibility_loss(noise: Images, thresholds: Float[Array, "b h w #c"]) -> Losses:
+  """Noise power in units of the power that is masked: mean of (N / T)².
 
-  mean of N² / (s² + c²)^0.6, where s is the standard deviation of luma in 5x5 pixels and c
-  two gray levels: a power law of contrast masking. The map that hides a given geometric
-  mean best under it is proportional to s^0.6 where s is large.
+  The map that hides a given geometric mean best under it is proportional to T.
 
   Args:
     noise: Amplitudes, lmbda · JND map.
-    images: The images that are to hide them.
+    thresholds: T > 0, from `masking`.
 
   Returns:
     Losses, [B], >= 0.
-
-  Source: Legge & Foley, "Contrast masking in human vision", 1980.
   """
-  luma = images @ jnp.asarray(_LUMA, images.dtype)
-  margin = _MASKING_WINDOW_PX // 2
-  luma = jnp.pad(luma, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
-
-  def local_mean(maps: Array) -> Array:
-    window = (1, _MASKING_WINDOW_PX, _MASKING_WINDOW_PX)
-    return lax.reduce_window(maps, 0.0, lax.add, window, (1, 1, 1), "VALID") / window[1] ** 2
-
-  variance = jnp.maximum(local_mean(luma**2) - local_mean(luma) ** 2, 0)
-  masked = (variance + _MASKING_FLOOR**2) ** _MASKING_EXPONENT
-  return (jnp.square(noise) / masked[..., None]).mean(axis=(1, 2, 3))
+  return jnp.square(noise / thresholds).mean(axis=(1, 2, 3))
 
 
 def quality_loss(distorted: Images, reference: Images) -> Losses:

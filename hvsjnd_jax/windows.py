@@ -238,7 +238,7 @@ def _draw_maps(
   b, h, w, _ = images.shape
   dtype = gradient.dtype
   # "reference" sees the whole map, at a quarter of the size, before it is resized.
-  stride = 1 if resolution == "native" else 4
+  stride = 4 if resolution == "reference" else 1
   maps = np.empty((b, -(-h // stride), -(-w // stride), 3), dtype)
 
   def load(tile: _Tile) -> tuple[np.ndarray, ...]:
@@ -252,7 +252,7 @@ def _draw_maps(
   for tile, drawn in _sweep(run, load, _tile(images, window, MAP_REACH_PX)):
     place, inner = tile.shrink(stride)
     maps[place] = drawn[inner]
-  if resolution == "native":
+  if resolution != "reference":
     return maps
   jnd = np.empty(images.shape, dtype)
   for i, resized in enumerate(maps):
@@ -272,9 +272,9 @@ def _draw(
   *,
   resolution: Resolution,
 ) -> Array:
-  if resolution == "native":
-    return generator(images, attention, gradient, resolution=resolution, extent=extent)
-  return generator.draw_quarter(images, attention, gradient, extent=extent)
+  if resolution == "reference":
+    return generator.draw_quarter(images, attention, gradient, extent=extent)
+  return generator(images, attention, gradient, resolution=resolution, extent=extent)
 
 
 def _resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -23,7 +23,7 @@ PAGES = tuple(
 # From the inside out: a module imports earlier ones only.
 MODULES = (
   # networks, metrics and baselines
-  *("layers", "hvs_sd", "generator", "backbones", "metrics", "edges", "baselines"),
+  *("layers", "masking", "hvs_sd", "generator", "backbones", "metrics", "edges", "baselines"),
   # the method
   *("priors", "sharding", "windows", "estimator", "config", "losses"),
   # running it
