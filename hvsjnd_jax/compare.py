@@ -4,10 +4,11 @@
   python -m hvsjnd_jax.compare --path photos --psnr 32.57 --models default,uniform,W \
     --json compared.json --sheet compared.png
 
-A model is "default", a folder of weights, or a map from the literature. Each one's map is
-scaled until its noise, of the same random signs for all, clipped and rounded to 8 bits, has
-the given PSNR to 0.005 dB: in the first table in each of R, G and B, so that only the places
-differ; in the second in the three together, so that a map's split among the channels counts.
+A model is one of the shipped weights, "default" or "paper", a folder of others, or a map
+from the literature. Each one's map is scaled until its noise, of the same random signs for
+all, clipped and rounded to 8 bits, has the given PSNR to 0.005 dB: in the first table in each
+of R, G and B, so that only the places differ; in the second in the three together, so that a
+map's split among the channels counts.
 Below each is told on which share of the images the first model is the better one; at the end,
 what a map's own split gains. Means are over the images that every model has.
 
@@ -54,6 +55,7 @@ from hvsjnd_jax.visibility import CASES, Case, Scores
 # Of the image; measured, a window's own memory left out; most of it is the metrics'.
 _BYTES_PER_PIXEL = 400
 _SHEET_IMAGES = 4
+_NAMED = (*weights.SHIPPED, *BASELINES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,10 +71,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--models",
-    default=",".join(("default", *BASELINES)),
+    default=",".join(_NAMED),
     metavar="M,M",
-    help="of default, folders of weights, "
-    f"{', '.join(BASELINES)}; the first is set against the others (default: all with a name)",
+    help=f"of {', '.join(_NAMED)}, folders of weights; the first is set against the others "
+    "(default: all with a name)",
   )
   parser.add_argument(
     "--sheet", type=Path, metavar="FILE", help="write crops of images and noisy copies as PNG"
@@ -167,8 +169,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check_models(names: Sequence[str]) -> None:
   for name in names:
-    if name != "default" and name not in BASELINES and not (name and Path(name).is_dir()):
-      known = ", ".join(("default", *BASELINES))
+    if name not in _NAMED and not (name and Path(name).is_dir()):
+      known = ", ".join(_NAMED)
       raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
 
 
@@ -177,7 +179,7 @@ def _load(name: str, window: windows.Window) -> visibility.Model:
   if name in BASELINES:
     baseline = BASELINES[name]
     return lambda pixels: np.asarray(baseline.function(pixels[None].astype(np.float32) / 255))[0]
-  model = weights.load(_folder(name))
+  model = weights.load(name)
 
   def draw(pixels: Pixels) -> np.ndarray:
     return windows.analyze(
@@ -195,11 +197,7 @@ def _load(name: str, window: windows.Window) -> visibility.Model:
 def _describe(name: str) -> dict[str, str]:
   if name in BASELINES:
     return {"name": name, "title": BASELINES[name].title}
-  return {"name": name, "sha256": weights.read_manifest(_folder(name))["sha256"]}
-
-
-def _folder(name: str) -> Path | None:
-  return None if name == "default" else Path(name)
+  return {"name": name, "sha256": weights.read_manifest(name)["sha256"]}
 
 
 def _print_tables(

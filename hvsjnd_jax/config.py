@@ -75,11 +75,15 @@ class RateDistortionConfig(StageConfig):
 class JNDConfig(StageConfig):
   """Stage 2: targets, weights, and the form of the estimate that is trained."""
 
-  num_steps: int = 3_200
+  # Weights (a folder, or shipped ones by name) whose HVS-SD the generator is trained behind;
+  # "": that of stage 1 in the same workdir.
+  hvs_sd: str = ""
+
+  num_steps: int = 1_600
   crop_px: int = 176
   learning_rate: float = 1e-3
   lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
-  magnitude_target: float = 0.0235  # typical lmbda · map in each channel: 6 gray levels
+  magnitude_target: float = 0.011  # typical lmbda · map in each channel: 2.8 gray levels
   # Terms of `losses.jnd_objective`; the first form of each is ours.
   magnitude_form: MagnitudeForm = "geometric"
   quality_form: QualityForm = "ms_ssim_gmsd"
@@ -93,7 +97,7 @@ class JNDConfig(StageConfig):
   attention_weight: float = 0.3
   visibility_weight: float = 3.0
   # Written into the weights as the defaults of `estimate`.
-  resolution: Resolution = "native"
+  resolution: Resolution = "fine"
   attention: AttentionLayer = "reconstruction"
 
 
@@ -163,6 +167,11 @@ class TrainConfig:
       ("data.max_scale", lambda value: data.min_scale <= value < math.inf, "at least min_scale"),
       ("data.threads", counts, "at least 1"),
       ("hvs_sd.train_lambda", positive, "above 0 and finite"),
+      (
+        "jnd.hvs_sd",
+        lambda value: not value or "hvs_sd" not in self.stages,
+        "'' where stage 1 is trained too (config.stage 'jnd' trains the second alone)",
+      ),
       ("jnd.lmbda", positive, "above 0 and finite"),
       ("jnd.magnitude_target", positive, "above 0 and finite"),
       *(

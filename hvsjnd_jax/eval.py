@@ -79,7 +79,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "(default: 1)",
   )
   parser.add_argument(
-    "--weights", type=Path, metavar="DIR", help="a folder of weights (default: the shipped ones)"
+    "--weights",
+    default="default",
+    metavar="DIR",
+    help=f"a folder of weights, or shipped ones: {' or '.join(weights.SHIPPED)} (default: default)",
   )
   parser.add_argument(
     "--resolution", choices=get_args(Resolution), help="default: the weights' own"
@@ -287,7 +290,7 @@ def _evaluate(
 def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, str]:
   manifest = weights.read_manifest(args.weights)
   return {
-    "name": "default" if args.weights is None else str(args.weights),
+    "name": args.weights,
     "sha256": manifest["sha256"],
     "resolution": args.resolution or model.resolution,
     "attention": args.attention or model.attention,

@@ -111,13 +111,12 @@ def export(workdir: Path, out: Path) -> None:
   training = {"hvs_sd": second.pop("hvs_sd"), "jnd": second}
   objective = second["config"]["jnd"]
   for run in training.values():
-    data = run["config"]["data"]
-    for section, name in (
-      (data, "images"),
-      (data, "tfds"),
-      (objective, "vgg16"),
-      (objective, "classifier"),
+    data = run["config"]["data"] if "config" in run else {}  # converted weights tell no config
+    for section, names in (
+      (data, ("images", "tfds")),
+      (objective, ("hvs_sd", "vgg16", "classifier")),
     ):
-      section[name] = Path(section[name]).name  # nobody's private paths
+      for name in section.keys() & set(names):
+        section[name] = Path(section[name]).name  # nobody's private paths
   model.resolution, model.attention = objective["resolution"], objective["attention"]
   weights.save(out, model, provenance={"training": training})

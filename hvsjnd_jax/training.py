@@ -158,7 +158,7 @@ def _train_stage(
     if not step:
       notes = {"photographs": photos.fingerprint()}
       if stage == "jnd":
-        notes["hvs_sd"] = _take_stage_one(model, workdir)
+        notes["hvs_sd"] = _take_hvs_sd(model, config, workdir, mesh)
     notes |= {"config": written}
     graph, params, frozen = split_model(model, stage)
     state = copy_to_all(init_state(params, settings), mesh)
@@ -217,8 +217,13 @@ def _load_backbones(config: TrainConfig, stage: Stage) -> Backbones | None:
   )
 
 
-def _take_stage_one(model: JNDModel, workdir: Path) -> dict[str, Any]:
-  """Fills in the HVS-SD that stage 1 has trained; gives what is known of it."""
+def _take_hvs_sd(model: JNDModel, config: TrainConfig, workdir: Path, mesh: Mesh) -> dict[str, Any]:
+  """Fills in the HVS-SD that the generator is trained behind; gives what is known of it."""
+  if source := config.jnd.hvs_sd:
+    trained = nnx.state(weights.load(source).hvs_sd)
+    nnx.update(model.hvs_sd, copy_to_all(trained, mesh))
+    manifest = weights.read_manifest(source)
+    return {"weights": manifest["sha256"], **manifest.get("training", {}).get("hvs_sd", {})}
   run = restore_weights(model, workdir, "hvs_sd")
   wanted = run["config"]["hvs_sd"]["num_steps"]
   if run["steps"] < wanted:

@@ -31,7 +31,9 @@ FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
 
-_BUILT_IN = Path(__file__).parent / "assets"
+SHIPPED = ("default", "paper")
+
+_ASSETS = Path(__file__).parent / "assets"
 _JND_NETWORKS = ("hvs_sd", "generator")
 _DEFAULTS = {"resolution": get_args(Resolution), "attention": get_args(AttentionLayer)}
 
@@ -69,12 +71,13 @@ class WeightsError(Exception):
   """Weights that cannot be used; the message names the file and what is wrong."""
 
 
-def load(weights: Folder | None = None, *, dtype: Dtype | None = None) -> JNDModel:
+def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel:
   """Loads both networks, ready for `estimate`.
 
   Args:
-    weights: A folder written by the converter or by `train export`. None: the default
-      weights shipped in the package.
+    weights: A folder written by the converter or by `train export`, or shipped weights by
+      name: "default", or "paper", which keep to the paper's own shape. Their model cards are
+      in the package, hvsjnd_jax/assets. (A folder of such a name: "./default".)
     dtype: What the layers compute in, such as bfloat16 on GPUs and TPUs; weights, images
       and maps stay float32. None: float32. docs/speed.md says what bfloat16 costs.
 
@@ -213,8 +216,8 @@ def _fill(
   return nnx.merge(graph, state)
 
 
-def read_manifest(weights: Folder | None = None) -> dict[str, Any]:
-  """Reads and checks the manifest of a JND model's folder; None: the shipped one.
+def read_manifest(weights: Folder = "default") -> dict[str, Any]:
+  """Reads and checks the manifest of a JND model's weights, named as for `load`.
 
   Raises:
     WeightsError: If there is none, it is no JSON object, or an entry is missing or wrong.
@@ -272,8 +275,8 @@ def _read_manifest(file: Path, networks: Sequence[str]) -> dict[str, Any]:
   return manifest
 
 
-def _locate(weights: Folder | None) -> Path:
-  return _BUILT_IN / "default" if weights is None else Path(weights)
+def _locate(weights: Folder) -> Path:
+  return _ASSETS / weights if weights in SHIPPED else Path(weights)
 
 
 def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> None:

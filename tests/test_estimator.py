@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ FlatImages = Callable[[int], jax.Array]
 # The same sums in another order, through eleven convolutions; maps lie in [0, 1].
 SELF = 1e-5
 
-RESOLUTIONS = pytest.mark.parametrize("resolution", ["reference", "native"])
+RESOLUTIONS = pytest.mark.parametrize("resolution", get_args(Resolution))
 ATTENTIONS = pytest.mark.parametrize("attention", ["reconstruction", "feature"])
 
 
@@ -172,7 +173,7 @@ def test_bad_images_are_named(
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"resolution": "full"}, "resolution must be one of reference, native; got 'full'"),
+    ({"resolution": "full"}, "resolution must be one of reference, native, fine; got 'full'"),
     ({"attention": "encoder"}, "attention must be one of reconstruction, feature; got 'encoder'"),
   ],
   ids=["resolution", "attention"],

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import get_args
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from hvsjnd_jax.generator import JNDGenerator, Resolution
 # The same sums, compiled in another order.
 SELF = 1e-6
 
-RESOLUTIONS = pytest.mark.parametrize("resolution", ["reference", "native"])
+RESOLUTIONS = pytest.mark.parametrize("resolution", get_args(Resolution))
 
 
 @pytest.fixture(scope="module")

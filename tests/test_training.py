@@ -214,6 +214,22 @@ def test_export_pairs_the_generator_with_the_hvs_sd_it_saw(
   assert before["training"]["hvs_sd"]["steps"] == STEPS
 
 
+def test_stage_two_trains_behind_given_weights(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  export(workdir, tmp_path / "given")
+  config = make_config("jnd")
+  config.jnd.hvs_sd = str(tmp_path / "given")
+  train(config, tmp_path / "run", report=Reports())
+  export(tmp_path / "run", tmp_path / "out")
+  given, got = (weights.load(tmp_path / name).hvs_sd for name in ("given", "out"))
+  for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (given, got)), strict=True):
+    np.testing.assert_array_equal(a, b)
+  before, after = (weights.read_manifest(tmp_path / name) for name in ("given", "out"))
+  assert after["training"]["hvs_sd"] == before["training"]["hvs_sd"] | {"weights": before["sha256"]}
+  assert after["training"]["jnd"]["config"]["jnd"]["hvs_sd"] == "given"
+
+
 def test_stage_two_waits_for_the_end_of_stage_one(
   workdir: Path, make_config: MakeConfig, tmp_path: Path
 ):

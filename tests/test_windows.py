@@ -34,7 +34,8 @@ def assert_same(maps: Analysis, wanted: Analysis) -> None:
 
 
 @pytest.mark.parametrize(
-  ("resolution", "attention"), [("reference", "feature"), ("native", "reconstruction")]
+  ("resolution", "attention"),
+  [("reference", "feature"), ("native", "reconstruction"), ("fine", "reconstruction")],
 )
 @pytest.mark.parametrize(
   "size",
