@@ -23,7 +23,6 @@ could not be written, 130 when it was interrupted, and 141 when the reader of it
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from hvsjnd_jax.console import (
   check_size,
   find_photographs,
   make_parser,
+  parse_psnr,
   plan_window,
   progress,
   run_command,
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("compare", __doc__)
   parser.add_argument(
-    "--psnr", type=_psnr, required=True, metavar="DB", help="what every model's noise has"
+    "--psnr", type=parse_psnr, required=True, metavar="DB", help="what every model's noise has"
   )
   parser.add_argument(
     "--models",
@@ -78,16 +78,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--sheet", type=Path, metavar="FILE", help="write crops of images and noisy copies as PNG"
   )
   return parser.parse_args(argv)
-
-
-def _psnr(text: str) -> float:
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not 0 < value < 100:
-    raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
-  return value
 
 
 def _run(args: argparse.Namespace) -> int:
