@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
   _check_models(names)
   files = find_photographs(args.path)
   window = plan_window(files)
-  models = {name: _load(name, window) for name in names}
+  models = {name: load_model(name, window) for name in names}
   for option, file in (("--json", args.json), ("--sheet", args.sheet)):
     if file is not None:
       check_output(option, file)
@@ -162,7 +162,7 @@ def _check_models(names: Sequence[str]) -> None:
       raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
 
 
-def _load(name: str, window: windows.Window) -> visibility.Model:
+def load_model(name: str, window: windows.Window) -> visibility.Model:
   """The model of this name, or of the weights in the folder of this name."""
   if name in BASELINES:
     baseline = BASELINES[name]
