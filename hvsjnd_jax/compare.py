@@ -24,7 +24,6 @@ could not be written, 130 when it was interrupted, and 141 when the reader of it
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +42,7 @@ from hvsjnd_jax.console import (
   check_size,
   find_photographs,
   make_parser,
+  parse_psnr,
   plan_window,
   progress,
   run_command,
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("compare", __doc__)
   parser.add_argument(
-    "--psnr", type=_psnr, required=True, metavar="DB", help="what every model's noise has"
+    "--psnr", type=parse_psnr, required=True, metavar="DB", help="what every model's noise has"
   )
   parser.add_argument(
     "--models",
@@ -82,22 +82,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def _psnr(text: str) -> float:
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not 0 < value < 100:
-    raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
-  return value
-
-
 def _run(args: argparse.Namespace) -> int:
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
   _check_models(names)
   files = find_photographs(args.path)
   window = plan_window(files)
-  models = {name: _load(name, window) for name in names}
+  models = {name: load_model(name, window) for name in names}
   for option, file in (("--json", args.json), ("--sheet", args.sheet)):
     if file is not None:
       check_output(option, file)
@@ -174,7 +164,7 @@ def _check_models(names: Sequence[str]) -> None:
       raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
 
 
-def _load(name: str, window: windows.Window) -> visibility.Model:
+def load_model(name: str, window: windows.Window) -> visibility.Model:
   """The model of this name, or of the weights in the folder of this name."""
   if name in BASELINES:
     baseline = BASELINES[name]

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import io
 import logging
+import math
 import os
 import sys
 import warnings
@@ -111,6 +112,21 @@ def _seed(text: str) -> int:
   if not (text.isdecimal() and int(text) <= largest):
     raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {largest}, got {text}")
   return int(text)
+
+
+def parse_psnr(text: str) -> float:
+  """A PSNR in dB, the type of an option.
+
+  Raises:
+    ArgumentTypeError: If it is no number between 0 and 100.
+  """
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0 < value < 100:
+    raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
+  return value
 
 
 def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None) -> list[Path]:

@@ -3,6 +3,11 @@
   python -m hvsjnd_jax.eval --lmbda 10
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
+  python -m hvsjnd_jax.eval --path photos --target-psnr 32.57
+
+With --target-psnr each image gets a lmbda of its own, at which the total PSNR, as it is
+reported: of the clipped, unrounded result, is the one given, to 0.005 dB. An image that no
+lmbda takes there, its map being zero or its values clipped, is named and left out.
 
 The signs of the noise follow from the seed and the image alone, not from the file's name or
 its place among the others. An image given twice is evaluated once. A --save folder inside a
@@ -26,7 +31,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
@@ -43,6 +48,7 @@ from hvsjnd_jax.console import (
   find_photographs,
   make_folder,
   make_parser,
+  parse_psnr,
   plan_window,
   progress,
   run_command,
@@ -52,13 +58,14 @@ from hvsjnd_jax.estimator import JNDModel, inject
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.images import ImageError, Pixels, place, to_uint8, write_npy, write_png
 from hvsjnd_jax.metrics import METRICS
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise import UnreachableError, draw_signs, find_scale
 from hvsjnd_jax.priors import AttentionLayer
 
 # Of the image, with --save: 73 was measured, a window's own memory left out.
 _BYTES_PER_PIXEL = 80
 # For the noise: no array of the image's size on the way.
 _ROWS_AT_ONCE = 64
+_LARGEST_LMBDA = float(np.finfo(np.float32).max)
 _OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
@@ -70,13 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("eval", __doc__)
-  parser.add_argument(
+  strength = parser.add_mutually_exclusive_group()
+  strength.add_argument(
     "--lmbda",
     type=_lmbda,
-    default=1.0,
     metavar="L",
     help="noise scale: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
     "(default: 1)",
+  )
+  strength.add_argument(
+    "--target-psnr",
+    type=parse_psnr,
+    metavar="DB",
+    help="instead of one lmbda: for each image the one at which its total PSNR is this",
   )
   parser.add_argument(
     "--weights",
@@ -121,17 +134,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     help="a folder of VGG16's weights, which dists needs and this package does not ship: "
     "python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR",
   )
-  return parser.parse_args(argv)
+  args = parser.parse_args(argv)
+  if args.lmbda is None and args.target_psnr is None:
+    args.lmbda = 1.0
+  return args
 
 
 def _lmbda(text: str) -> float:
-  largest = float(np.finfo(np.float32).max)
   try:
     value = float(text)
   except ValueError:
     value = math.nan
-  if not 0 <= value <= largest:
-    raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {text}")
+  if not 0 <= value <= _LARGEST_LMBDA:
+    raise argparse.ArgumentTypeError(
+      f"expected a number from 0 to {_LARGEST_LMBDA:.2g}, got {text}"
+    )
   return value
 
 
@@ -160,6 +177,7 @@ def _run(args: argparse.Namespace) -> int:
   args.window = args.window or plan_window(files)
   records: list[figures.Figures] = []
   paths: list[str] = []
+  lmbdas: list[float] = []
   errors: list[dict[str, str]] = []
   with progress(files) as photographs, _Background() as background:
     for file, pixels in photographs:
@@ -168,30 +186,40 @@ def _run(args: argparse.Namespace) -> int:
           raise pixels
         check_size(pixels, bytes_per_pixel=_BYTES_PER_PIXEL)
         evaluated = _evaluate(model, pixels, args, backbones)
-      except ImageError as error:
+      except (ImageError, UnreachableError) as error:
         errors.append({"path": str(file), "error": str(error)})
         tqdm.write(f"eval: {file}: {error}", file=sys.stderr)
         continue
       described = figures.describe(evaluated.figures, args.metrics, size=pixels.shape[:2])
-      tqdm.write(f"Images Path is: {file}\n{described}")
+      found = "" if args.target_psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
+      tqdm.write(f"Images Path is: {file}\n{found}{described}")
       records.append(figures.select(evaluated.figures, args.metrics))
       paths.append(str(file))
+      lmbdas.append(evaluated.lmbda)
       if stems:
-        background.run(_save_pictures, stems[file], pixels, evaluated, lmbda=args.lmbda)
+        background.run(_save_pictures, stems[file], pixels, evaluated)
 
   mean = figures.average(records)
+  found_lmbda = None
   if records:
     described = figures.describe(mean, args.metrics)
+    if args.target_psnr is not None:
+      found_lmbda = {"mean": float(np.mean(lmbdas)), "median": float(np.median(lmbdas))}
+      described = "lmbda: {mean:.6g}, median {median:.6g}\n".format(**found_lmbda) + described
     print(f"Mean over {len(records)} image{'s' * (len(records) > 1)}:\n{described}")
   if errors:
     print(f"eval: {len(errors)} of {len(files)} files could not be used", file=sys.stderr)
   if args.json is not None:
     report = {
       "lmbda": args.lmbda,
+      "target_psnr": args.target_psnr,
+      "found_lmbda": found_lmbda,
       "seed": args.seed,
       "window": args.window,
       "weights": weights_used,
-      "images": [{"path": p, **r} for p, r in zip(paths, records, strict=True)],
+      "images": [
+        {"path": p, "lmbda": lmbda, **r} for p, lmbda, r in zip(paths, lmbdas, records, strict=True)
+      ],
       "mean": mean,
       "errors": errors,
     }
@@ -255,6 +283,7 @@ class _Evaluated(NamedTuple):
   distorted: np.ndarray
   jnd: np.ndarray
   attention: np.ndarray
+  lmbda: float
   figures: figures.Figures
 
 
@@ -274,17 +303,33 @@ def _evaluate(
     del maps  # the others are of the image's size, twice over
     signs = draw_signs(pixels, seed=args.seed)
     image, distorted = (np.empty(pixels.shape, np.float32) for _ in range(2))
-    for start in range(0, len(pixels), _ROWS_AT_ONCE):
-      rows = slice(start, start + _ROWS_AT_ONCE)
+    for rows in _split_rows(pixels):
       image[rows] = pixels[rows].astype(np.float32) / 255
-      noisy = inject(image[None, rows], jnd[:, rows], signs[rows], lmbda=args.lmbda)
-      distorted[rows] = noisy[0]
+
+    def distort(lmbda: float) -> None:
+      for rows in _split_rows(pixels):
+        distorted[rows] = inject(image[None, rows], jnd[:, rows], signs[rows], lmbda=lmbda)[0]
+
+    def measure(lmbda: float) -> float:
+      distort(lmbda)
+      return float(figures.measure_errors(distorted, image).mean())
+
+    lmbda = args.lmbda
+    if args.target_psnr is not None:
+      lmbda = find_scale(measure, jnd[0], psnr_db=args.target_psnr, largest=_LARGEST_LMBDA)
+    distort(lmbda)
     return _Evaluated(
       distorted,
       jnd[0],
       attention,
+      lmbda,
       figures.measure(distorted, image, args.metrics, backbones=backbones),
     )
+
+
+def _split_rows(pixels: Pixels) -> Iterator[slice]:
+  for start in range(0, len(pixels), _ROWS_AT_ONCE):
+    yield slice(start, start + _ROWS_AT_ONCE)
 
 
 def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, str]:
@@ -298,13 +343,13 @@ def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, st
   }
 
 
-def _save_pictures(stem: Path, pixels: Pixels, evaluated: _Evaluated, *, lmbda: float) -> None:
+def _save_pictures(stem: Path, pixels: Pixels, evaluated: _Evaluated) -> None:
   sheet = pictures.analysis_sheet(
     pixels,
     attention=evaluated.attention,
     jnd=evaluated.jnd,
     distorted=evaluated.distorted,
-    note=f"lmbda {lmbda:g}: {evaluated.figures['psnr']:.2f} dB",
+    note=f"lmbda {evaluated.lmbda:g}: {evaluated.figures['psnr']:.2f} dB",
   )
   jnd, _ = pictures.visible_jnd(evaluated.jnd)
   attention = pictures.jet(evaluated.attention)

@@ -74,12 +74,7 @@ def measure(
   Returns:
     The figures; None for a metric whose smallest size the image does not have.
   """
-  # Row by row: no array of the image's size is made.
-  rows = [
-    np.square(d - r, dtype=np.float64).mean(axis=0)
-    for d, r in zip(distorted, reference, strict=True)
-  ]
-  errors = np.mean(rows, axis=0)
+  errors = measure_errors(distorted, reference)
   figures: Figures = dict(
     zip(PSNR_FIGURES, map(float, to_decibels(np.append(errors, errors.mean()))), strict=True)
   )
@@ -89,6 +84,16 @@ def measure(
     scores = _score(distorted[None], reference[None], backbones, metrics=fitting)
     figures |= {name: float(score[0]) for name, score in scores.items()}
   return dict.fromkeys(metrics) | figures
+
+
+def measure_errors(distorted: Image, reference: Image) -> Float[np.ndarray, "3"]:
+  """Each channel's mean squared error, of which PSNR is made."""
+  # Row by row: no array of the image's size is made.
+  rows = [
+    np.square(d - r, dtype=np.float64).mean(axis=0)
+    for d, r in zip(distorted, reference, strict=True)
+  ]
+  return np.mean(rows, axis=0)
 
 
 @functools.partial(jax.jit, static_argnames="metrics")

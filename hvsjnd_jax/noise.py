@@ -1,11 +1,14 @@
 """Noise of a given strength: random signs, and the scale at which a JND map has a given PSNR.
 
-On the host, in NumPy, on 8-bit pictures: what is measured is what a viewer gets, clipped and
-rounded. Maps are float, [H, W, 3], any non-negative values: only their proportions count.
+On the host, in NumPy. `scale_to_psnr` works on 8-bit pictures: what is measured is what a
+viewer gets, clipped and rounded. `find_scale` takes any measure of the error. Maps are float,
+[H, W, 3], any non-negative values: only their proportions count.
 """
 
+import functools
 import math
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +22,8 @@ TOLERANCE_DB = 0.005
 # them. So spread, they pass one by one. Of a map with structure it changes nothing.
 _SPREAD = 1e-3
 _MOST_STEPS = 200
+# Takes every value of a float32 map to black or white, and none beyond float64.
+_LARGEST = 1e250
 
 
 class UnreachableError(Exception):
@@ -69,21 +74,17 @@ def scale_to_psnr(
       PSNR: it is zero in too many places, clipping takes too much, or so few pixels change
       that the PSNR jumps.
   """
-  if not (np.isfinite(jnd).all() and jnd.min() >= 0):
-    raise UnreachableError("the map holds values that are negative or not finite")
   # In a fixed order: the same for every image and model.
   spread = np.random.default_rng(0).uniform(-_SPREAD, _SPREAD, signs.shape)[..., None]
   noisy = np.empty_like(pixels)
   scales: list[float] = []
   parts = [(f" in {name}", slice(i, i + 1)) for i, name in enumerate("RGB")]
   for where, channels in parts if by_channel else [("", slice(0, 3))]:
-    noise = signs[..., None] * jnd[..., channels].astype(np.float64) * 255
-    original = pixels[..., channels]
-    try:
-      scale = _find_scale(original, noise, spread, psnr_db)
-    except UnreachableError as error:
-      raise UnreachableError(f"{psnr_db:g} dB cannot be reached{where}: {error}") from None
-    noisy[..., channels] = _add(original, noise, spread, scale)
+    own = jnd[..., channels]
+    noise = signs[..., None] * own.astype(np.float64) * 255
+    measure = functools.partial(_measure, pixels[..., channels], noise, spread)
+    scale = find_scale(measure, own, psnr_db=psnr_db, largest=_LARGEST, where=where)
+    noisy[..., channels] = _add(pixels[..., channels], noise, spread, scale)
     scales.append(scale)
   red, green, blue = scales if by_channel else scales * 3
   return Noisy(noisy, (red, green, blue))
@@ -101,28 +102,69 @@ def _add(
   return np.clip(np.floor(levels, out=levels), 0, 255, out=levels).astype(np.uint8)
 
 
-def _find_scale(
+def _measure(
   original: UInt8[np.ndarray, "h w c"],
   noise: Float[np.ndarray, "h w c"],
   spread: Float[np.ndarray, "h w 1"],
-  psnr_db: float,
+  scale: float,
 ) -> float:
-  """Between brackets: no pixel's change ever shrinks as the scale grows."""
-  wanted = 255**2 / 10 ** (psnr_db / 10)
-  if not noise.any():
+  change = _add(original, noise, spread, scale) - original.astype(np.float32)
+  return float(np.square(change, dtype=np.float64).mean()) / 255**2
+
+
+def find_scale(
+  measure: Callable[[float], float],
+  jnd: Float[np.ndarray, "h w c"],
+  *,
+  psnr_db: float,
+  largest: float,
+  where: str = "",
+) -> float:
+  """The scale at which a map's noise has a given PSNR.
+
+  No array of the map's size is made here.
+
+  Args:
+    measure: Gives the mean squared error, of values in [0, 1], that the noise of a scale
+      makes: about the square of scale · map, and never less at a larger scale.
+    jnd: The map.
+    psnr_db: Of what is measured; met to 0.005 dB.
+    largest: The largest scale that `measure` takes; no map needs more.
+    where: What of the image it is about, for the message, such as " in R".
+
+  Raises:
+    UnreachableError: As `scale_to_psnr`.
+  """
+  try:
+    return _find_scale(measure, jnd, psnr_db, largest)
+  except UnreachableError as error:
+    raise UnreachableError(f"{psnr_db:g} dB cannot be reached{where}: {error}") from None
+
+
+def _find_scale(
+  measure: Callable[[float], float],
+  jnd: Float[np.ndarray, "h w c"],
+  psnr_db: float,
+  largest: float,
+) -> float:
+  """Between brackets: the error never shrinks as the scale grows."""
+  if not (jnd.min() >= 0 and jnd.max() < math.inf):
+    raise UnreachableError("the map holds values that are negative or not finite")
+  if not jnd.any():
     raise UnreachableError("the map is zero throughout")
-  extremes = np.where(noise > 0, 255 - original.astype(np.float64), original) * (noise != 0)
-  least_db = _to_db(float(np.square(extremes, out=extremes).mean()))
+  least_db = _to_db(measure(largest))
   if least_db > psnr_db + TOLERANCE_DB:
-    zeros = 100 * (1 - np.count_nonzero(noise) / noise.size)
+    zeros = 100 * (1 - np.count_nonzero(jnd) / jnd.size)
     raise UnreachableError(
       f"at most noise it is {least_db:.2f} dB, the map being zero at {zeros:.1f} % of the values"
     )
-  scale = math.sqrt(wanted / np.square(noise).mean())  # exact but for clipping and rounding
-  low, high, found = 0.0, math.inf, math.inf
+  wanted = 10 ** (-psnr_db / 10)
+  # Exact but for clipping and rounding.
+  square = np.mean([np.square(row.astype(np.float64)).mean() for row in jnd])
+  scale = min(math.sqrt(wanted / square), largest)
+  low, high, found = 0.0, largest, math.inf
   for step in range(_MOST_STEPS):
-    change = _add(original, noise, spread, scale) - original.astype(np.float32)
-    error = float(np.square(change, dtype=np.float64).mean())
+    error = measure(scale)
     found = _to_db(error)
     if abs(found - psnr_db) <= TOLERANCE_DB:
       return scale
@@ -130,11 +172,11 @@ def _find_scale(
     # The error grows with the square of the scale, about; where it does not, halve.
     scale *= math.sqrt(wanted / error) if error else 2
     if step % 3 == 2 or not low < scale < high:
-      scale = 2 * low if math.isinf(high) else (low + high) / 2
+      scale = 2 * low if high == largest else (low + high) / 2
     if not low < scale < high:
       break
   raise UnreachableError(f"the picture's PSNR jumps past it, to {found:.2f} dB")
 
 
 def _to_db(error: float) -> float:
-  return 10 * math.log10(255**2 / error) if error else math.inf
+  return -10 * math.log10(error) if error else math.inf

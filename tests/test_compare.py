@@ -21,7 +21,7 @@ from hvsjnd_jax.compare import main
 from hvsjnd_jax.estimator import JNDModel, estimate
 from hvsjnd_jax.images import read_image
 from hvsjnd_jax.metrics import gmsd
-from hvsjnd_jax.noise import Noisy, UnreachableError, draw_signs, scale_to_psnr
+from hvsjnd_jax.noise import Noisy, UnreachableError, draw_signs, find_scale, scale_to_psnr
 
 SIZE = (48, 64)  # one for all tests: one compilation
 
@@ -94,6 +94,23 @@ def test_scale_in_closed_form():
   _, scale = add(gray, jnd, 30)
   wanted = np.sqrt((255**2 / 10**3 - 1 / 12) / np.square(255 * jnd).mean(axis=(0, 1)))
   np.testing.assert_allclose(scale, wanted, rtol=2e-3)
+
+
+def test_scale_of_any_measure(jnd: np.ndarray):
+  """An error that is not the square of the scale, and stands still in places."""
+
+  def measure(scale: float) -> float:
+    return min(max(scale, 2) ** 5 * 1e-9 * (1 if scale < 7 else 2), 0.1)
+
+  for db in (50, 30, 10):
+    scale = find_scale(measure, jnd, psnr_db=db, largest=1e6)
+    assert -10 * np.log10(measure(scale)) == pytest.approx(db, abs=0.005)
+  with pytest.raises(
+    UnreachableError, match=r"^46 dB .* at x: .* PSNR jumps past it, to 4[47][.]7"
+  ):
+    find_scale(measure, jnd, psnr_db=46, largest=1e6, where=" at x")
+  with pytest.raises(UnreachableError, match=r"^9 dB cannot .*: at most noise it is 10.00 dB"):
+    find_scale(measure, jnd, psnr_db=9, largest=1e6)
 
 
 def test_signs_follow_from_seed_and_content(pixels: np.ndarray):

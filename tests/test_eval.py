@@ -101,7 +101,12 @@ def test_json_holds_all_figures(
 ):
   (photos / "a/broken.png").touch()
   result = report("--path", photos, "--lmbda", 2.5, "--seed", 3, status=1)
-  assert result.keys() == {"lmbda", "seed", "window", "weights", "images", "mean", "errors"}
+  assert list(result) == [
+    *("lmbda", "target_psnr", "found_lmbda", "seed", "window", "weights"),
+    *("images", "mean", "errors"),
+  ]
+  assert (result["target_psnr"], result["found_lmbda"]) == (None, None)
+  assert [image["lmbda"] for image in result["images"]] == [2.5] * 3
   assert result["window"] == [128, 128]
   assert (result["lmbda"], result["seed"]) == (2.5, 3)
   assert result["weights"] == {
@@ -150,6 +155,83 @@ def test_figures_and_pictures_are_the_method_s(
   assert result["mean"] == {figure: image[figure] for figure in FIGURES}
 
 
+@pytest.mark.parametrize("db", [8, 32.57, 60])
+def test_every_image_has_the_psnr_asked_for(
+  report: Callable[..., dict[str, Any]],
+  photos: Path,
+  capsys: pytest.CaptureFixture[str],
+  db: float,
+):
+  result = report("--path", photos, "--target-psnr", db)
+  assert (result["lmbda"], result["target_psnr"], result["errors"]) == (None, db, [])
+  for image in result["images"]:
+    assert image["psnr"] == pytest.approx(db, abs=0.005)
+  lmbdas = [image["lmbda"] for image in result["images"]]
+  assert len(set(lmbdas)) == 3, "each its own"
+  found = result["found_lmbda"]
+  assert found == {
+    "mean": pytest.approx(np.mean(lmbdas)),
+    "median": pytest.approx(np.median(lmbdas)),
+  }
+  lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lmbda")]
+  assert lines == [
+    *(f"lmbda: {lmbda:.6g}" for lmbda in lmbdas),
+    f"lmbda: {found['mean']:.6g}, median {found['median']:.6g}",
+  ]
+
+
+def test_lmbda_that_was_found_gives_the_same_again(
+  report: Callable[..., dict[str, Any]], photos: Path
+):
+  arguments = ("--path", photos / "b.png", "--dtype", "bfloat16", "--save", "out")
+  [solved] = report(*arguments, "--target-psnr", 30)["images"]
+  picture = Path("out/b_distorted.png").read_bytes()
+  [given] = report(*arguments, "--lmbda", solved["lmbda"])["images"]
+  assert given == solved
+  assert Path("out/b_distorted.png").read_bytes() == picture
+
+
+def test_psnr_that_an_image_cannot_have_is_named_and_the_rest_goes_on(
+  report: Callable[..., dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  # From random values black and white are 4.8 dB away, from gray 6.0.
+  gray = photos / "gray.png"
+  noise = np.random.RandomState(4).randint(-2, 3, (*SIZE, 3))
+  Image.fromarray((128 + noise).astype(np.uint8)).save(gray)
+  result = report("--path", photos, "--target-psnr", 5.5, status=1)
+  (error,) = result["errors"]
+  assert error["path"] == str(gray)
+  assert re.match(r"5.5 dB cannot be reached: at most noise it is \d.\d\d dB, ", error["error"])
+  assert [image["psnr"] for image in result["images"]] == pytest.approx([5.5] * 3, abs=0.005)
+  assert capsys.readouterr().err.splitlines() == [
+    f"eval: {gray}: {error['error']}",
+    "eval: 1 of 4 files could not be used",
+  ]
+
+
+def test_map_of_zeros_reaches_no_psnr(
+  report: Callable[..., dict[str, Any]], photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+  analyze = command.windows.analyze
+
+  def draw_zeros(*args: Any, **options: Any) -> Any:
+    maps = analyze(*args, **options)
+    return maps._replace(jnd=np.zeros_like(maps.jnd))
+
+  monkeypatch.setattr(command.windows, "analyze", draw_zeros)
+  result = report("--path", photos / "b.png", "--target-psnr", 30, status=1)
+  assert (result["images"], result["found_lmbda"]) == ([], None)
+  (error,) = result["errors"]
+  assert error["error"] == "30 dB cannot be reached: the map is zero throughout"
+
+
+def test_lmbda_and_psnr_exclude_each_other(capsys: pytest.CaptureFixture[str]):
+  with pytest.raises(SystemExit, match="2"):
+    main(["--lmbda", "1", "--target-psnr", "30"])
+  stderr = capsys.readouterr().err
+  assert "argument --target-psnr: not allowed with argument --lmbda" in stderr
+
+
 def test_no_noise_is_100_db(report: Callable[..., dict[str, Any]], photos: Path):
   result = report("--path", photos / "b.png", "--lmbda", 0, "--save", "out")
   assert result["mean"] == dict.fromkeys(FIGURES, 100)
@@ -168,7 +250,7 @@ def test_metrics_are_reported_in_the_order_asked_for(
   stdout = capsys.readouterr().out
   assert re.fullmatch(rf".*extension: 1\n({image}){{3}}Mean over 3 images:\n{figures}", stdout)
   for record in result["images"]:
-    assert list(record) == ["path", "gmsd", *FIGURES, "ssim"]
+    assert list(record) == ["path", "lmbda", "gmsd", *FIGURES, "ssim"]
   assert list(result["mean"]) == ["gmsd", *FIGURES, "ssim"]
   for name in result["mean"]:
     values = [record[name] for record in result["images"]]
@@ -243,7 +325,7 @@ def test_without_path_four_photographs_are_evaluated(
 
   def evaluate(model: JNDModel, pixels: np.ndarray, *_: object) -> command._Evaluated:
     seen.append(pixels.shape)
-    return command._Evaluated(pixels, pixels, pixels, dict.fromkeys(FIGURES, 50.0))
+    return command._Evaluated(pixels, pixels, pixels, 1.0, dict.fromkeys(FIGURES, 50.0))
 
   monkeypatch.setattr(command, "_evaluate", evaluate)
   assert run() == 0
@@ -381,6 +463,8 @@ def test_what_cannot_be_done_is_said(
     ("lmbda", "abc", "expected a number from 0 .*, got abc"),
     ("lmbda", "inf", "expected a number from 0 .*, got inf"),
     ("lmbda", "1e39", "expected a number from 0 .*, got 1e39"),
+    ("target-psnr", "0", "expected a number of dB between 0 and 100, got 0"),
+    ("target-psnr", "nan", "expected a number of dB between 0 and 100, got nan"),
     ("seed", "-1", "expected a whole number from 0 to 4294967295, got -1"),
     ("seed", "1.5", "expected a whole number from 0 .*, got 1.5"),
     ("seed", "4294967296", "expected a whole number from 0 .*, got 4294967296"),
