@@ -79,7 +79,7 @@ class JNDConfig(StageConfig):
   # "": that of stage 1 in the same workdir.
   hvs_sd: str = ""
 
-  num_steps: int = 1_600
+  num_steps: int = 800
   crop_px: int = 176
   learning_rate: float = 1e-3
   lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
@@ -93,9 +93,9 @@ class JNDConfig(StageConfig):
   classifier: str = ""
   # Weights of the terms.
   magnitude_weight: float = 1.0
-  quality_weight: float = 1.0
+  quality_weight: float = 3.0
   attention_weight: float = 0.3
-  visibility_weight: float = 3.0
+  visibility_weight: float = 0.25
   # Written into the weights as the defaults of `estimate`.
   resolution: Resolution = "fine"
   attention: AttentionLayer = "reconstruction"

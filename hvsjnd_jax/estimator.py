@@ -76,8 +76,9 @@ def estimate(
   Args:
     model: What `hvsjnd_jax.load` returned.
     images: Images in [0, 1], [B, H, W, 3], H and W at least 8.
-    resolution: "reference" (every map passes through 88x88, as published) or "native"
-      (detail survives at any size). None: the weights' default.
+    resolution: "reference" (every map passes through 88x88, as published), "native"
+      (detail survives at any size) or "fine" (native, times `masking.threshold`: what
+      contrast and luminance mask at each pixel). None: the weights' default.
     attention: "reconstruction" (as the published code) or "feature" (as the paper's
       text). None: the weights' default. Both options are static under `jax.jit`.
     window: Height and width of windows (`windows.plan_window` finds good ones), through

@@ -13,7 +13,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.layers import Extent, ReflectingConv, double, shrink
-from hvsjnd_jax.masking import shading
+from hvsjnd_jax.masking import threshold
 
 Resolution = Literal["reference", "native", "fine"]
 
@@ -66,8 +66,8 @@ class JNDGenerator(nnx.Module):
       resolution: "reference" takes every map through 88x88 and 176x176, as the
         published code does at any image size; "native" doubles the quarter-size map
         twice, so that detail survives at any size: equal for images of 176x176. "fine"
-        multiplies the native map by `masking.shading`, which moves noise between the
-        pixels of fine detail.
+        multiplies the native map by `masking.threshold`: the networks say by how much an
+        image departs from what contrast and luminance alone mask, pixel by pixel.
       extent: Where the images end (see `layers`), not for "reference".
 
     Returns:
@@ -85,7 +85,7 @@ class JNDGenerator(nnx.Module):
       # The strides round odd sizes up: a surplus row or column lies past the image.
       maps = maps[:, :h, :w]
     if resolution == "fine":
-      maps = maps * shading(images, extent=extent)
+      maps = maps * threshold(images, extent=extent)
     return jnp.clip(jnp.abs(maps), 0, 1)
 
   def draw_quarter(

@@ -11,11 +11,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from hvsjnd_jax import masking
 from hvsjnd_jax.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.config import AttentionForm, JNDConfig, RateDistortionConfig
 from hvsjnd_jax.estimator import JNDModel, inject, random_signs
 from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.masking import threshold
 from hvsjnd_jax.metrics import dists, fsim, gmsd, ms_ssim, ssim
 from hvsjnd_jax.priors import compute_priors
 
@@ -126,9 +126,6 @@ def jnd_objective(
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
   noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
 
-  thresholds = masking.threshold(images)
-  if config.resolution == "fine":
-    thresholds = thresholds * masking.shading(images)
   noise = config.lmbda * jnd
   if config.magnitude_form == "geometric":
     magnitude = magnitude_loss(noise, target=config.magnitude_target)
@@ -157,7 +154,7 @@ def jnd_objective(
     "magnitude": magnitude,
     "quality": quality,
     "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
-    "visibility": visibility_loss(noise, thresholds),
+    "visibility": visibility_loss(noise, threshold(images)),
   }
   terms = {name: value.mean() for name, value in terms.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
@@ -300,14 +297,14 @@ def attention_loss(
   return 1 - mean_product(a, b) / jnp.sqrt(mean_product(a, a) * mean_product(b, b))
 
 
-def visibility_loss(noise: Images, thresholds: Float[Array, "b h w #c"]) -> Losses:
+def visibility_loss(noise: Images, thresholds: Images) -> Losses:
   """Noise power in units of the power that is masked: mean of (N / T)².
 
   The map that hides a given geometric mean best under it is proportional to T.
 
   Args:
     noise: Amplitudes, lmbda · JND map.
-    thresholds: T > 0, from `masking`.
+    thresholds: T > 0, of `masking.threshold`.
 
   Returns:
     Losses, [B], >= 0.

@@ -1,11 +1,7 @@
-"""What an image's own luminance and contrast hide: a model of masking, without weights.
+"""How much noise an image's own luminance and contrast hide: a model without weights.
 
 Images are float in [0, 1], NHWC, RGB. Luma is .299 R + .587 G + .114 B. Local means are over
-those pixels of a window that the image has. What is proportional to a threshold says where
-noise is seen less than elsewhere, not how much of it.
-
-The forms are from the literature; their constants were chosen on the training photographs,
-for noise of a given PSNR in each channel, by Butteraugli: see the default weights' card.
+those pixels of 5x5 that the image has.
 """
 
 import jax.numpy as jnp
@@ -18,82 +14,65 @@ Images = Float[Array, "b h w 3"]
 Luma = Float[Array, "b h w 1"]
 
 LUMA = (0.299, 0.587, 0.114)
+_WINDOW_PX = 5
 _GRAY_LEVEL = 1 / 255
-# Contrast below which nothing is masked, and the exponent by which thresholds grow with it.
-_CONTRAST_FLOOR = 2 * _GRAY_LEVEL
+_FLAT_THRESHOLD = 2 * _GRAY_LEVEL
 _CONTRAST_EXPONENT = 0.7
-_CONTRAST_WINDOW_PX = 3
-# Thresholds fall with luma to the power of this, which gamma-coded values do not wholly undo.
 _ADAPTATION_EXPONENT = 0.25
 _DARK_LIGHT = 3 * _GRAY_LEVEL
-# Of `shading`: logarithm of its range to either side of 1, and where it bends.
-_SHADING_RANGE = 1.8
-_SHADING_BEND = 2.0
-_SHADING_WINDOW_PX = 5
+_DETAIL_FLOOR = _GRAY_LEVEL
+_DETAIL_RANGE = 1.8
 
 
-def threshold(images: Images) -> Luma:
-  """How much noise contrast and luminance mask: (s² + c²)^(0.7/2) · (2 (m + d))^(-1/4).
+def threshold(images: Images, *, extent: Extent | None = None) -> Images:
+  """The amplitude of noise that contrast, luminance and detail mask, of each channel.
 
-  s is the standard deviation of luma in 3x3 pixels and m its mean; c is two gray levels
-  and d three.
+    T = t · (1 + (s / t)²)^(0.7 / 2) · ((m + d) / (1/2 + d))^(-1/4) · exp(-1.8 tanh(z / 2))
 
-  Args:
-    images: Images in [0, 1].
+  with t two gray levels, on flat mid-gray; s the standard deviation of luma and m its mean;
+  d three gray levels; and z = (x - mean of x) / sqrt(s² + p²), where x is the channel's
+  value and p one gray level. So contrast masks with a power law, the dark bears more than
+  the bright, and within fine detail the dark side does.
 
-  Returns:
-    Amplitudes, proportional to thresholds, > 0.
-
-  Source: Legge & Foley, "Contrast masking in human vision", 1980, for the power of contrast.
-  """
-  _, mean, variance = _local_statistics(images, _CONTRAST_WINDOW_PX)
-  contrast = (variance + _CONTRAST_FLOOR**2) ** (_CONTRAST_EXPONENT / 2)
-  return contrast * (2 * (mean + _DARK_LIGHT)) ** -_ADAPTATION_EXPONENT
-
-
-def shading(images: Images, *, extent: Extent | None = None) -> Images:
-  """How the dark sides of fine detail hide more: exp(-1.8 tanh(z / 2)), of each channel.
-
-  z = (x - m) / sqrt(s² + p²), where m is the channel's mean in 5x5 pixels, s luma's standard
-  deviation there and p one gray level. About 1 in the mean of its logarithm.
+  Only proportions count: they say where noise hides, not how much of it nobody sees.
 
   Args:
     images: Images in [0, 1].
     extent: Where the images end (see `layers`).
 
   Returns:
-    Factors in [1/6.05, 6.05], 1 where an image is flat.
+    Amplitudes, > 0, in units of the images.
 
-  Source: ours. Light adds up in the eye before it is compared, and the same step of a
-  gamma-coded value is less light on a darker pixel.
+  Source: Legge & Foley, "Contrast masking in human vision", 1980, for the power of contrast;
+  the rest is ours. The constants were chosen on training photographs, by Butteraugli, for
+  noise of one PSNR in every channel: the default weights' card has the search.
   """
-  mean, _, variance = _local_statistics(images, _SHADING_WINDOW_PX, extent=extent)
-  z = (images - mean) * lax.rsqrt(variance + _GRAY_LEVEL**2)
-  return jnp.exp(-_SHADING_RANGE * jnp.tanh(z / _SHADING_BEND))
+  mean, luma, variance = _measure(images, extent)
+  contrast = (1 + variance / _FLAT_THRESHOLD**2) ** (_CONTRAST_EXPONENT / 2)
+  adaptation = ((luma + _DARK_LIGHT) / (0.5 + _DARK_LIGHT)) ** -_ADAPTATION_EXPONENT
+  z = (images - mean) * lax.rsqrt(variance + _DETAIL_FLOOR**2)
+  return _FLAT_THRESHOLD * contrast * adaptation * jnp.exp(-_DETAIL_RANGE * jnp.tanh(z / 2))
 
 
-def _local_statistics(
-  images: Images, window_px: int, *, extent: Extent | None = None
-) -> tuple[Images, Luma, Luma]:
-  """The mean of the channels, and mean and variance of luma."""
+def _measure(images: Images, extent: Extent | None) -> tuple[Images, Luma, Luma]:
+  """Local means of the channels and of luma, and luma's variance."""
   weights = jnp.asarray(LUMA, images.dtype)[:, None]
   # Values about the middle: less is lost when squares are subtracted.
   centred = images - 0.5
   squares = jnp.square(centred @ weights)
   parts = jnp.concatenate([centred, squares, jnp.ones_like(squares)], axis=-1)
-  *mean, square, count = jnp.split(_sum_windows(keep(parts, extent), window_px), 5, axis=-1)
-  centred_mean = jnp.concatenate(mean, axis=-1) / count
-  luma = centred_mean @ weights
-  variance = jnp.maximum(square / count - luma**2, 0)
-  return centred_mean + 0.5, luma + 0.5, variance
+  sums = _sum_windows(keep(parts, extent))
+  mean, square = sums[..., :3] / sums[..., 4:], sums[..., 3:4] / sums[..., 4:]
+  luma = mean @ weights
+  return mean + 0.5, luma + 0.5, jnp.maximum(square - luma**2, 0)
 
 
-def _sum_windows(maps: Float[Array, "b h w c"], window_px: int) -> Float[Array, "b h w c"]:
+def _sum_windows(maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
   """Sums over windows, zeros being past the edge."""
   for axis in (1, 2):
-    padded = jnp.pad(maps, [(window_px // 2,) * 2 if i == axis else (0, 0) for i in range(4)])
+    padded = jnp.pad(maps, [(_WINDOW_PX // 2,) * 2 if i == axis else (0, 0) for i in range(4)])
     maps = sum(
       lax.slice_in_dim(padded, start, start + maps.shape[axis], axis=axis)
-      for start in range(window_px)
+      for start in range(_WINDOW_PX)
     )
   return maps

@@ -130,7 +130,7 @@ class Generator(nn.Module):
       hidden = F.leaky_relu(conv(hidden))
     for _ in range(2):
       hidden = F.interpolate(hidden, scale_factor=2, mode="bilinear")
-    return hidden.abs().clamp(0, 1)
+    return (hidden * compute_threshold(images)).abs().clamp(0, 1)
 
 
 class Twin(nn.Module):
@@ -154,10 +154,26 @@ class Twin(nn.Module):
 
 
 def estimate(model: Twin, images: Tensor) -> Tensor:
-  """The JND map, resolution "native", attention "reconstruction"."""
+  """The JND map, resolution "fine", attention "reconstruction"."""
   _, attention, gradient = compute_priors(model.hvs_sd, images)
   with torch.no_grad():
     return model.generator(images, attention, gradient)
+
+
+def compute_threshold(images: Tensor) -> Tensor:
+  """What contrast, luminance and detail mask; "fine" multiplies the map with it."""
+
+  def local_mean(maps: Tensor) -> Tensor:
+    return F.avg_pool2d(maps, 5, 1, 2, count_include_pad=False)
+
+  level = 1 / 255
+  luma = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+  mean = local_mean(luma)
+  variance = (local_mean(luma**2) - mean**2).clamp(min=0)
+  contrast = 2 * level * (1 + variance / (2 * level) ** 2) ** 0.35
+  adaptation = ((mean + 3 * level) / (0.5 + 3 * level)) ** -0.25
+  z = (images - local_mean(images)) * (variance + level**2).rsqrt()
+  return contrast * adaptation * (-1.8 * (z / 2).tanh()).exp()
 
 
 def compute_priors(hvs_sd: HVSSD, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -254,10 +270,7 @@ def _magnitude_loss(noise: Tensor, target: float) -> Tensor:
 
 
 def _visibility_loss(noise: Tensor, images: Tensor) -> Tensor:
-  luma = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
-  luma = F.pad(luma, (2, 2, 2, 2), mode="reflect")
-  variance = F.avg_pool2d(luma**2, 5, 1) - F.avg_pool2d(luma, 5, 1) ** 2
-  return (noise**2 / (variance.clamp(min=0) + (2 / 255) ** 2) ** 0.6).mean()
+  return (noise / compute_threshold(images)).square().mean()
 
 
 def _ms_ssim(distorted: Tensor, reference: Tensor) -> Tensor:
