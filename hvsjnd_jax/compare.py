@@ -4,13 +4,13 @@
   python -m hvsjnd_jax.compare --path photos --psnr 32.57 --models default,uniform,W \
     --json compared.json --sheet compared.png
 
-A model is one of the shipped weights, "default" or "paper", a folder of others, or a map
-from the literature. Each one's map is scaled until its noise, of the same random signs for
-all, clipped and rounded to 8 bits, has the given PSNR to 0.005 dB: in the first table in each
-of R, G and B, so that only the places differ; in the second in the three together, so that a
-map's split among the channels counts.
-Below each is told on which share of the images the first model is the better one; at the end,
-what a map's own split gains. Means are over the images that every model has.
+A model is one of the shipped weights, "default" or "paper", a folder of others, a map from
+the literature, or "masking": what the default weights start from, without networks. Each
+one's map is scaled until its noise, of the same random signs for all, clipped and rounded to
+8 bits, has the given PSNR to 0.005 dB: in the first table in each of R, G and B, so that only
+the places differ; in the second in the three together, so that a map's split among the
+channels counts. Below each is told on which share of the images the first model is the better
+one; at the end, what a map's own split gains. Means are over the images that every model has.
 
 Butteraugli is measured by the program butteraugli_main, where it is on the PATH.
 
@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -49,13 +50,17 @@ from hvsjnd_jax.console import (
   writing,
 )
 from hvsjnd_jax.images import ImageError, Pixels, place, write_png
+from hvsjnd_jax.masking import threshold
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.visibility import CASES, Case, Scores
 
 # Of the image; measured, a window's own memory left out; most of it is the metrics'.
 _BYTES_PER_PIXEL = 400
 _SHEET_IMAGES = 4
-_NAMED = (*weights.SHIPPED, *BASELINES)
+_MASKING = "masking"
+_NAMED = (*weights.SHIPPED, _MASKING, *BASELINES)
+
+_threshold = jax.jit(threshold)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,6 +174,8 @@ def load_model(name: str, window: windows.Window) -> visibility.Model:
   if name in BASELINES:
     baseline = BASELINES[name]
     return lambda pixels: np.asarray(baseline.function(pixels[None].astype(np.float32) / 255))[0]
+  if name == _MASKING:
+    return lambda pixels: np.asarray(_threshold(pixels[None].astype(np.float32) / 255))[0]
   model = weights.load(name)
 
   def draw(pixels: Pixels) -> np.ndarray:
@@ -187,6 +194,8 @@ def load_model(name: str, window: windows.Window) -> visibility.Model:
 def _describe(name: str) -> dict[str, str]:
   if name in BASELINES:
     return {"name": name, "title": BASELINES[name].title}
+  if name == _MASKING:
+    return {"name": name, "title": "Contrast and luminance masking"}
   return {"name": name, "sha256": weights.read_manifest(name)["sha256"]}
 
 

@@ -447,4 +447,4 @@ def test_bad_psnr(capsys: pytest.CaptureFixture[str], db: str):
 
 def test_without_models_all_that_have_a_name_are_compared():
   parsed: Any = command._parse(["--psnr", "30"])
-  assert parsed.models.split(",") == ["default", *BASELINES]
+  assert parsed.models.split(",") == ["default", "paper", "masking", *BASELINES]
