@@ -79,11 +79,11 @@ class JNDConfig(StageConfig):
   # "": that of stage 1 in the same workdir.
   hvs_sd: str = ""
 
-  num_steps: int = 800
+  num_steps: int = 600
   crop_px: int = 176
   learning_rate: float = 1e-3
   lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
-  magnitude_target: float = 0.011  # typical lmbda · map in each channel: 2.8 gray levels
+  magnitude_target: float = 0.5  # typical lmbda · map in each channel, in masking thresholds
   # Terms of `losses.jnd_objective`; the first form of each is ours.
   magnitude_form: MagnitudeForm = "geometric"
   quality_form: QualityForm = "ms_ssim_gmsd"

@@ -24,7 +24,7 @@ Losses = Float[Array, " b"]
 Keys = Key[Array, " b"]
 Terms = dict[str, Float[Array, ""]]
 
-# A hundredth of a gray level: keeps the logarithm of an amplitude finite at zero.
+# Keeps the logarithm of an amplitude finite at zero.
 _AMPLITUDE_FLOOR = 0.01 / 255
 # On the 0..255 scale; see `metrics.gmsd`.
 _TRAINING_GRADIENT_FLOOR = 1.0
@@ -88,8 +88,9 @@ def jnd_objective(
   """Stage 2: hide as much noise as asked for where the perceptual domain shows it least.
 
   The paper's three losses, and one on masking: magnitude says how much noise there shall
-  be; quality compares x2 with y2; attention compares xc with yc; visibility asks for more
-  noise where contrast masks it, and less where it does not. The first three have forms:
+  be; quality compares x2 with y2; attention compares xc with yc; visibility keeps noise even
+  in units of what contrast and luminance mask (`masking.threshold`), which are those of
+  "geometric" too. The first three have forms:
 
     magnitude_form  "geometric" `magnitude_loss` (ours), "mean" `mean_magnitude_loss`,
                     "total_variation" `total_variation_loss`
@@ -126,7 +127,7 @@ def jnd_objective(
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
   noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
 
-  noise = config.lmbda * jnd
+  noise = config.lmbda * jnd / threshold(images)
   if config.magnitude_form == "geometric":
     magnitude = magnitude_loss(noise, target=config.magnitude_target)
   elif config.magnitude_form == "mean":
@@ -154,7 +155,7 @@ def jnd_objective(
     "magnitude": magnitude,
     "quality": quality,
     "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
-    "visibility": visibility_loss(noise, threshold(images)),
+    "visibility": visibility_loss(noise),
   }
   terms = {name: value.mean() for name, value in terms.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
@@ -164,14 +165,14 @@ def jnd_objective(
 def magnitude_loss(noise: Images, *, target: float) -> Losses:
   """log((N² + T²) / (2 N T)) for the geometric mean N of each channel, averaged.
 
-  Zero where N = T, and symmetric in log N (but for a floor of a hundredth of a gray level
-  under every amplitude). Channel by channel: a total lets the generator hide all its
+  Zero where N = T, and symmetric in log N (but for a floor of 4e-5 under every
+  amplitude). Channel by channel: a total lets the generator hide all its
   noise in one channel. The geometric mean, because it presses on every pixel alike: an
   arithmetic or quadratic mean is met most cheaply by few huge peaks on the strongest
   edges.
 
   Args:
-    noise: Amplitudes, lmbda · JND map, >= 0.
+    noise: Amplitudes, lmbda · JND map, >= 0, in any units, such as masking thresholds.
     target: T > 0, in the same units.
 
   Returns:
@@ -297,19 +298,19 @@ def attention_loss(
   return 1 - mean_product(a, b) / jnp.sqrt(mean_product(a, a) * mean_product(b, b))
 
 
-def visibility_loss(noise: Images, thresholds: Images) -> Losses:
-  """Noise power in units of the power that is masked: mean of (N / T)².
+def visibility_loss(noise: Images) -> Losses:
+  """Noise power, mean of N²: what a map of even visibility keeps lowest.
 
-  The map that hides a given geometric mean best under it is proportional to T.
+  Among the maps of a given geometric mean, it is least for the one that is a threshold's
+  multiple everywhere.
 
   Args:
-    noise: Amplitudes, lmbda · JND map.
-    thresholds: T > 0, of `masking.threshold`.
+    noise: Amplitudes in masking thresholds: lmbda · JND map / `masking.threshold`.
 
   Returns:
     Losses, [B], >= 0.
   """
-  return jnp.square(noise / thresholds).mean(axis=(1, 2, 3))
+  return jnp.square(noise).mean(axis=(1, 2, 3))
 
 
 def quality_loss(distorted: Images, reference: Images) -> Losses:

@@ -4,6 +4,8 @@ Images are float in [0, 1], NHWC, RGB. Luma is .299 R + .587 G + .114 B. Local m
 those pixels of 5x5 that the image has.
 """
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -71,8 +73,9 @@ def _sum_windows(maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
   """Sums over windows, zeros being past the edge."""
   for axis in (1, 2):
     padded = jnp.pad(maps, [(_WINDOW_PX // 2,) * 2 if i == axis else (0, 0) for i in range(4)])
-    maps = sum(
+    shifted = [
       lax.slice_in_dim(padded, start, start + maps.shape[axis], axis=axis)
       for start in range(_WINDOW_PX)
-    )
+    ]
+    maps = functools.reduce(jnp.add, shifted)
   return maps

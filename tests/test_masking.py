@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,21 +32,21 @@ def test_threshold(draw_images: DrawImages):
   contrast = (1 + variance / (2 / 255) ** 2) ** 0.35
   adaptation = ((mean + 3 / 255) / (0.5 + 3 / 255)) ** -0.25
   want = 2 / 255 * contrast * adaptation * np.exp(-1.8 * np.tanh(z / 2))
-  np.testing.assert_allclose(masking.threshold(images), want, rtol=CLOSE)
+  np.testing.assert_allclose(masking.threshold(jnp.asarray(images)), want, rtol=CLOSE)
 
 
 def test_threshold_sees_nothing_past_the_extent(draw_images: DrawImages):
   images = draw_images(2, 12, 16)
-  extent = np.asarray([[9, 13], [12, 8]])
+  extent = jnp.asarray([[9, 13], [12, 8]])
   got = masking.threshold(images, extent=extent)
-  for i, (height, width) in enumerate(extent):
+  for i, (height, width) in enumerate(extent.tolist()):
     own = (slice(i, i + 1), slice(height), slice(width))
     np.testing.assert_allclose(got[own], masking.threshold(images[own]), rtol=CLOSE)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images_mask_alike_everywhere(value: float):
-  thresholds = masking.threshold(np.full((1, 8, 8, 3), value, np.float32))
+  thresholds = masking.threshold(jnp.full((1, 8, 8, 3), value))
   want = 2 / 255 * ((value + 3 / 255) / (0.5 + 3 / 255)) ** -0.25
   np.testing.assert_allclose(thresholds, want, rtol=CLOSE)
 
@@ -53,7 +54,7 @@ def test_flat_images_mask_alike_everywhere(value: float):
 def test_contrast_masks_and_on_its_dark_side_most():
   board = np.where(np.indices((8, 8)).sum(axis=0) % 2 == 0, 1.0, -1.0)[None, ..., None]
   weak, strong = (
-    np.asarray(masking.threshold((0.5 + contrast * board * np.ones(3)).astype(np.float32)))
+    np.asarray(masking.threshold(jnp.asarray(0.5 + contrast * board * np.ones(3), jnp.float32)))
     for contrast in (0.05, 0.3)
   )
   assert (strong > 2 * weak).all()

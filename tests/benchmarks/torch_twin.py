@@ -254,23 +254,20 @@ def jnd_objective(model: Twin, images: Tensor, signs: Tensor, config: JNDConfig)
   noise = config.lmbda * model.generator(images, attention, gradient)
   distorted = (images + signs * noise).clamp(0, 1)
   noisy = model.hvs_sd(distorted)
+  relative = noise / compute_threshold(images)
   quality = (1 - _ms_ssim(noisy, degraded) + _gmsd(noisy, degraded)) / 2
   shift = (compute_attention(noisy, distorted) - attention).abs()
   return (
-    config.magnitude_weight * _magnitude_loss(noise, config.magnitude_target)
+    config.magnitude_weight * _magnitude_loss(relative, config.magnitude_target)
     + config.quality_weight * quality.mean()
     + config.attention_weight * shift.mean()
-    + config.visibility_weight * _visibility_loss(noise, images)
+    + config.visibility_weight * relative.square().mean()
   )
 
 
 def _magnitude_loss(noise: Tensor, target: float) -> Tensor:
   typical = (noise + 0.01 / 255).log().mean(dim=(2, 3)).exp()
   return ((typical**2 + target**2) / (2 * typical * target)).log().mean()
-
-
-def _visibility_loss(noise: Tensor, images: Tensor) -> Tensor:
-  return (noise / compute_threshold(images)).square().mean()
 
 
 def _ms_ssim(distorted: Tensor, reference: Tensor) -> Tensor:
