@@ -2,7 +2,7 @@
 
 python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
 
-Cost: an hour and a half on two CPU cores; what each stage costs and gives stands in
+Cost: some 40 minutes on two CPU cores; what each stage costs and gives stands in
 configs/hvs_sd.py and configs/jnd.py, which train one alone.
 """
 

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = tuple(
   map(
     Path,
-    ("README.md", "docs/speed.md", "docs/training.md", "hvsjnd_jax/assets/default/README.md"),
+    (
+      *("README.md", "docs/speed.md", "docs/training.md"),
+      *("hvsjnd_jax/assets/default/README.md", "hvsjnd_jax/assets/paper/README.md"),
+    ),
   )
 )
 
