@@ -58,7 +58,6 @@ from hvsjnd_jax.visibility import CASES, Case, Scores
 _BYTES_PER_PIXEL = 400
 _SHEET_IMAGES = 4
 _MASKING = "masking"
-_NAMED = (*weights.SHIPPED, _MASKING, *BASELINES)
 
 _threshold = jax.jit(threshold)
 
@@ -76,9 +75,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--models",
-    default=",".join(_NAMED),
+    default=",".join(_list_models()),
     metavar="M,M",
-    help=f"of {', '.join(_NAMED)}, folders of weights; the first is set against the others "
+    help=f"of {', '.join(_list_models())}, folders of weights; the first is set against the others "
     "(default: all with a name)",
   )
   parser.add_argument(
@@ -162,10 +161,14 @@ def _run(args: argparse.Namespace) -> int:
   return 1 if errors or too_small else 0
 
 
+def _list_models() -> tuple[str, ...]:
+  return (*weights.SHIPPED, _MASKING, *BASELINES)
+
+
 def _check_models(names: Sequence[str]) -> None:
   for name in names:
-    if name not in _NAMED and not (name and Path(name).is_dir()):
-      known = ", ".join(_NAMED)
+    if name not in _list_models() and not (name and Path(name).is_dir()):
+      known = ", ".join(_list_models())
       raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
 
 

@@ -32,7 +32,8 @@ def make_config(stage: Stage, **settings: Any) -> TrainConfig:
   } | settings
   if stage == "hvs_sd":
     return TrainConfig(hvs_sd=RateDistortionConfig(**base))
-  return TrainConfig(jnd=JNDConfig(**base))
+  # The fine map of a fresh generator is faint: what it does to attention is rounding.
+  return TrainConfig(jnd=JNDConfig(resolution="native", **base))
 
 
 class Run:

@@ -103,7 +103,7 @@ DAMAGED = {
   ),
   "odd default": (
     lambda f: _edit_manifest(f, defaults=DEFAULTS | {"resolution": "8k"}),
-    "defaults.resolution must be one of reference, native; got '8k'",
+    "defaults.resolution must be one of reference, native, fine; got '8k'",
   ),
   "odd type of default": (
     lambda f: _edit_manifest(f, defaults=DEFAULTS | {"attention": []}),
