@@ -30,6 +30,7 @@ from jaxtyping import Array, Float
 
 from hvsjnd_jax import edges
 from hvsjnd_jax.edges import Kernel, Planes
+from hvsjnd_jax.masking import LUMA
 from hvsjnd_jax.metrics.pairs import check_sides, check_type, check_values
 
 __all__ = [
@@ -49,7 +50,6 @@ SMALLEST_PX = 8  # as the estimator; no window reaches further past an edge
 Images = Float[Array, "b h w 3"]
 ImagesLike = Float[Array | np.ndarray, "b h w 3"]
 
-_LUMA = (0.299, 0.587, 0.114)
 _OVERLAP = 0.3  # C of NAMM
 
 _BACKGROUND: Kernel = (
@@ -229,7 +229,7 @@ def _run(name: str, model: Callable[[Planes], Planes], images: ImagesLike) -> Im
 
 @functools.partial(jax.jit, static_argnums=0)
 def _estimate(model: Callable[[Planes], Planes], images: Images) -> Images:
-  r, g, b = (weight * plane for weight, plane in zip(_LUMA, _channels(images), strict=True))
+  r, g, b = (weight * plane for weight, plane in zip(LUMA, _channels(images), strict=True))
   levels = model(255 * (r + g + b))
   return jnp.broadcast_to((levels / 255).clip(0, 1)[..., None], images.shape)
 
