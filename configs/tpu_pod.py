@@ -5,7 +5,7 @@ On every host of the slice, with D on a file system that all of them see:
 python -m hvsjnd_jax.train --multihost --config configs/tpu_pod.py --workdir D \
   --config.data.tfds=DIR
 
-Cost, computed and never run: 0.231 and 0.352 TFLOP, 4.5 and 15.6 GB moved, a step and chip,
+Cost, computed and never run: 0.231 and 0.352 TFLOP, 4.5 and 15.8 GB moved, a step and chip,
 0.30 and 0.78 of a chip's 16 GiB of memory (docs/training.md). Result: unknown; batches and
 learning rates are guesses from the default's.
 """
