@@ -29,16 +29,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax import pictures, visibility, weights, windows
-from hvsjnd_jax.baselines import BASELINES
+from hvsjnd_jax import pictures, visibility
 from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
 from hvsjnd_jax.console import (
   UsageError,
   blame_image,
+  check_models,
   check_output,
   check_size,
   find_photographs,
@@ -50,16 +48,12 @@ from hvsjnd_jax.console import (
   writing,
 )
 from hvsjnd_jax.images import ImageError, Pixels, place, write_png
-from hvsjnd_jax.masking import threshold
-from hvsjnd_jax.metrics import METRICS
+from hvsjnd_jax.models import describe_model, list_models, load_model
 from hvsjnd_jax.visibility import CASES, Case, Scores
 
 # Of the image; measured, a window's own memory left out; most of it is the metrics'.
 _BYTES_PER_PIXEL = 400
 _SHEET_IMAGES = 4
-_MASKING = "masking"
-
-_threshold = jax.jit(threshold)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,9 +69,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--models",
-    default=",".join(_list_models()),
+    default=",".join(list_models()),
     metavar="M,M",
-    help=f"of {', '.join(_list_models())}, folders of weights; the first is set against the others "
+    help=f"of {', '.join(list_models())}, folders of weights; the first is set against the others "
     "(default: all with a name)",
   )
   parser.add_argument(
@@ -88,7 +82,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
-  _check_models(names)
+  check_models("--models", names)
   files = find_photographs(args.path)
   window = plan_window(files)
   models = {name: load_model(name, window) for name in names}
@@ -140,13 +134,16 @@ def _run(args: argparse.Namespace) -> int:
   }
   gains = visibility.gain_by_split(scores["channels"], scores["total"])
   _print_tables(summary, gains, scores, psnr_db=args.psnr, first=names[0])
-  too_small = _name_too_small(scores["channels"])
+  too_small = visibility.name_too_small(
+    [next(iter(models.values())) for models in scores["channels"] if models]
+  )
+  print("".join(f"{line}\n" for line in too_small), end="")
   if args.json is not None:
     report = {
       "psnr": args.psnr,
       "seed": args.seed,
       "window": window,
-      "models": [_describe(name) for name in names],
+      "models": [describe_model(name) for name in names],
       **summary,
       "gain_by_split": gains,
       "images": [
@@ -159,47 +156,6 @@ def _run(args: argparse.Namespace) -> int:
   if args.sheet is not None:
     _write_sheet(args.sheet, crops)
   return 1 if errors or too_small else 0
-
-
-def _list_models() -> tuple[str, ...]:
-  return (*weights.SHIPPED, _MASKING, *BASELINES)
-
-
-def _check_models(names: Sequence[str]) -> None:
-  for name in names:
-    if name not in _list_models() and not (name and Path(name).is_dir()):
-      known = ", ".join(_list_models())
-      raise UsageError(f"--models: unknown model {name!r}; known: {known}, folders of weights")
-
-
-def load_model(name: str, window: windows.Window) -> visibility.Model:
-  """The model of this name, or of the weights in the folder of this name."""
-  if name in BASELINES:
-    baseline = BASELINES[name]
-    return lambda pixels: np.asarray(baseline.function(pixels[None].astype(np.float32) / 255))[0]
-  if name == _MASKING:
-    return lambda pixels: np.asarray(_threshold(pixels[None].astype(np.float32) / 255))[0]
-  model = weights.load(name)
-
-  def draw(pixels: Pixels) -> np.ndarray:
-    return windows.analyze(
-      model.hvs_sd,
-      model.generator,
-      pixels[None],
-      window=window,
-      resolution=model.resolution,
-      attention=model.attention,
-    ).jnd[0]
-
-  return draw
-
-
-def _describe(name: str) -> dict[str, str]:
-  if name in BASELINES:
-    return {"name": name, "title": BASELINES[name].title}
-  if name == _MASKING:
-    return {"name": name, "title": "Contrast and luminance masking"}
-  return {"name": name, "sha256": weights.read_manifest(name)["sha256"]}
 
 
 def _print_tables(
@@ -221,7 +177,8 @@ def _print_tables(
       print(f"{head}: no image on which every model could be scored\n")
       continue
     of = f"{used} of {seen}" if used < seen else f"{used}"
-    columns = visibility.list_columns(mean, kind="score", psnr=case == "total")
+    psnr = visibility.CHANNEL_PSNR if case == "total" else ()
+    columns = visibility.list_columns(mean, kind="score", psnr=psnr)
     print(f"{head}: means over {of} image{'s' * (seen > 1)}, * the best")
     print(visibility.tabulate(mean, columns), end="\n\n")
     if shares:
@@ -231,17 +188,6 @@ def _print_tables(
   if gains:
     print("What a model's own split among the channels gains, + being better")
     print(visibility.tabulate(gains, visibility.list_columns(gains, kind="gain")))
-
-
-def _name_too_small(scores: Sequence[Scores]) -> bool:
-  """Says how many images are too small for which metric, if any are."""
-  firsts = [next(iter(models.values())) for models in scores if models]
-  for name, metric in METRICS.items():
-    count = sum(name in figures and figures[name] is None for figures in firsts)
-    if count:
-      least = f"{metric.smallest_px}x{metric.smallest_px}"
-      print(f"{name}: {count} of {len(firsts)} images are smaller than the {least} that it needs")
-  return any(None in figures.values() for figures in firsts)
 
 
 class _Crop(NamedTuple):

@@ -19,6 +19,7 @@ ComputeDtype = Literal["float32", "bfloat16"]
 # Forms of the terms of stage 2; `losses` says what each computes.
 MagnitudeForm = Literal["geometric", "mean", "total_variation"]
 QualityForm = Literal["ms_ssim_gmsd", "ms_ssim", "aic"]
+QualityDomain = Literal["perceptual", "pixels"]
 AttentionForm = Literal["l1", "kl", "correlation"]
 # A setting's name, what holds of its value, and that in words.
 _Rule = tuple[str, Callable[[Any], bool], str]
@@ -87,6 +88,7 @@ class JNDConfig(StageConfig):
   # Terms of `losses.jnd_objective`; the first form of each is ours.
   magnitude_form: MagnitudeForm = "geometric"
   quality_form: QualityForm = "ms_ssim_gmsd"
+  quality_domain: QualityDomain = "perceptual"  # what is compared: x2 with y2, or x with y
   attention_form: AttentionForm = "l1"
   # Folders of weights, for quality_form "aic" alone; see `python -m convert.from_torch`.
   vgg16: str = ""
@@ -183,6 +185,7 @@ class TrainConfig:
         for name, form in (
           ("magnitude_form", MagnitudeForm),
           ("quality_form", QualityForm),
+          ("quality_domain", QualityDomain),
           ("attention_form", AttentionForm),
         )
       ),

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -30,6 +30,7 @@ from hvsjnd_jax.images import (
   read_image,
   read_size,
 )
+from hvsjnd_jax.models import is_model, list_models
 from hvsjnd_jax.weights import WeightsError
 
 # CC0 and public-domain photographs that come with scikit-image.
@@ -127,6 +128,18 @@ def parse_psnr(text: str) -> float:
   if not 0 < value < 100:
     raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
   return value
+
+
+def check_models(option: str, names: Sequence[str]) -> None:
+  """Refuses a name that no JND model has.
+
+  Raises:
+    UsageError: If there is one.
+  """
+  for name in names:
+    if not is_model(name):
+      known = ", ".join(list_models())
+      raise UsageError(f"{option}: unknown model {name!r}; known: {known}, folders of weights")
 
 
 def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None) -> list[Path]:

@@ -96,6 +96,8 @@ def jnd_objective(
                     "total_variation" `total_variation_loss`
     quality_form    "ms_ssim_gmsd" `quality_loss` (ours), "ms_ssim" 1 - MS-SSIM (variant
                     "reference"), "aic" `aic_loss` of the trio that y2's class picks
+    quality_domain  "perceptual" (the paper's); "pixels": x with y, and y's class, to see
+                    what the perceptual domain is worth
     attention_form  "l1" (ours), "kl", "correlation": `attention_loss`
 
   The three released objectives, of no attention and no visibility term, are "mean" · 0.1 +
@@ -134,10 +136,14 @@ def jnd_objective(
     magnitude = mean_magnitude_loss(jnd, images)
   else:
     magnitude = total_variation_loss(jnd, images)
+  if config.quality_domain == "perceptual":
+    pair = noisy.degraded, clean.degraded
+  else:
+    pair = distorted, images
   if config.quality_form == "ms_ssim_gmsd":
-    quality = quality_loss(noisy.degraded, clean.degraded)
+    quality = quality_loss(*pair)
   elif config.quality_form == "ms_ssim":
-    quality = 1 - ms_ssim(noisy.degraded, clean.degraded, variant="reference")
+    quality = 1 - ms_ssim(*pair, variant="reference")
   else:
     if backbones is None:
       raise ValueError(
@@ -145,9 +151,8 @@ def jnd_objective(
         "weights.load_classifier"
       )
     quality = aic_loss(
-      noisy.degraded,
-      clean.degraded,
-      classify(backbones.classifier, noisy.degraded),
+      *pair,
+      classify(backbones.classifier, pair[0]),
       vgg16=backbones.vgg16,
       gradient_floor=_TRAINING_GRADIENT_FLOOR,
     )

@@ -5,24 +5,23 @@ puts it. Two cases: "channels", each of R, G and B having the PSNR; and "total",
 together having it, split among them as the model's map does.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from hvsjnd_jax import figures
 from hvsjnd_jax.butteraugli import ButteraugliError, butteraugli
 from hvsjnd_jax.figures import PSNR_FIGURES, Figures
 from hvsjnd_jax.images import Pixels
 from hvsjnd_jax.metrics import METRICS
+from hvsjnd_jax.models import Model
 from hvsjnd_jax.noise import UnreachableError, draw_signs, scale_to_psnr
 
 Case = Literal["channels", "total"]
 Better = Literal["higher", "lower"]
 CASES: tuple[Case, ...] = ("channels", "total")
-# Draws the JND map of an image, [H, W, 3].
-Model = Callable[[Pixels], Float[np.ndarray, "h w 3"]]
 # Of one image, or a mean, by the model's name.
 Scores = dict[str, Figures]
 
@@ -33,6 +32,8 @@ BETTER: dict[str, Better] = {
   "butteraugli_max": "lower",
 }
 CROP_PX = 160
+_LMBDA_PRECISION = 1.01
+_LARGEST_LMBDA = 2.0**20
 _LIBRARY = tuple(name for name in BETTER if name in METRICS)
 
 
@@ -107,6 +108,30 @@ def score(noisy: Pixels, reference: Pixels, *, program: str | None) -> Figures:
   if program is not None:
     measured |= butteraugli(program, noisy, reference)
   return measured
+
+
+def find_lmbda(measure: Callable[[float], float], *, distance: float) -> float | None:
+  """The lmbda at which what grows with it reaches a value, to 1 %.
+
+  Args:
+    measure: Such as a distance of Butteraugli, of the noise of a lmbda.
+    distance: The value, above 0.
+
+  Returns:
+    The lmbda; None if even one of 2^20 does not reach the value.
+  """
+  high = 1.0
+  while measure(high) < distance:
+    high *= 2
+    if high > _LARGEST_LMBDA:
+      return None
+  while measure(high / 2) >= distance:
+    high /= 2
+  low = high / 2
+  while high > _LMBDA_PRECISION * low:
+    middle = math.sqrt(low * high)
+    low, high = (low, middle) if measure(middle) >= distance else (middle, high)
+  return high
 
 
 def select_common(images: Sequence[Scores]) -> list[Scores]:
@@ -198,6 +223,18 @@ def find_difference(pixels: Pixels, noisy: Mapping[str, Pixels]) -> tuple[float,
   return float(spread.max()), slice(top, top + height), slice(left, left + width)
 
 
+def name_too_small(images: Sequence[Figures]) -> list[str]:
+  """A line for each metric that some images are too small for, of the figures of each."""
+  lines = []
+  for name, metric in METRICS.items():
+    if count := sum(name in figures and figures[name] is None for figures in images):
+      least = f"{metric.smallest_px}x{metric.smallest_px}"
+      lines.append(
+        f"{name}: {count} of {len(images)} images are smaller than the {least} that it needs"
+      )
+  return lines
+
+
 class Column(NamedTuple):
   """How a table shows a figure.
 
@@ -214,42 +251,43 @@ class Column(NamedTuple):
   best: Better | None = None
 
 
-_TITLES = {
+CHANNEL_PSNR, TOTAL_PSNR = PSNR_FIGURES[:3], PSNR_FIGURES[3:]
+_TITLES: dict[str, tuple[str, ...]] = {
+  **{name: ("PSNR", name[-1].upper()) for name in CHANNEL_PSNR},
+  "psnr": ("PSNR",),
   "butteraugli_3norm": ("butteraugli", "3-norm"),
   "butteraugli_max": ("butteraugli", "max"),
 }
-_PSNR_COLUMNS = [Column(name, ("PSNR", name[-1].upper()), "{:.2f}") for name in PSNR_FIGURES[:3]]
 
 
 def list_columns(
-  rows: Scores, *, kind: Literal["score", "gain", "share"], psnr: bool = False
+  rows: Scores, *, kind: Literal["score", "value", "gain", "share"], psnr: Sequence[str] = ()
 ) -> list[Column]:
   """The columns for the figures that the rows have.
 
   Args:
     rows: What the table will show.
-    kind: Of figures: scores, whose best is marked and whose better direction is told; what
-      is gained, with a sign; or shares of images, in percent.
-    psnr: Whether that of each channel comes first.
+    kind: Of figures: scores, whose better direction is told, and whose best is marked, or
+      not ("value"); what is gained, with a sign; or shares of images, in percent.
+    psnr: Those that come first: `CHANNEL_PSNR` or `TOTAL_PSNR`.
   """
-  columns = list(_PSNR_COLUMNS) if psnr else []
+  columns = [Column(name, _TITLES[name], "{:.2f}") for name in psnr]
   known = set().union(*rows.values())
   for name, better in BETTER.items():
     if name in known:
       digits = 3 if name in _TITLES else 4
-      form = {"score": f"{{:.{digits}f}}", "gain": f"{{:+z.{digits}f}}", "share": "{:.0%}"}[kind]
+      form = {"gain": f"{{:+z.{digits}f}}", "share": "{:.0%}"}.get(kind, f"{{:.{digits}f}}")
       title = _TITLES.get(name, (name,))
-      if kind == "score":
-        columns.append(Column(name, (*title, better), form, better))
-      else:
-        columns.append(Column(name, title, form))
+      if kind in ("score", "value"):
+        title = (*title, better)
+      columns.append(Column(name, title, form, better if kind == "score" else None))
   return columns
 
 
-def tabulate(rows: Scores, columns: Sequence[Column]) -> str:
-  """A line for each model; the best of a column bears an asterisk, "-" stands for None."""
+def tabulate(rows: Scores, columns: Sequence[Column], *, head: str = "model") -> str:
+  """A line for each row; the best of a column bears an asterisk, "-" stands for None."""
   height = max(len(column.title) for column in columns)
-  table = [[""] * (height - 1) + ["model", *rows]]
+  table = [[""] * (height - 1) + [head, *rows]]
   for column in columns:
     values = [figures[column.figure] for figures in rows.values()]
     known = [value for value in values if value is not None]

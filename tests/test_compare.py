@@ -272,7 +272,7 @@ def run(
   baselines = {
     name: uniform._replace(function=draw, title=name.title()) for name, draw in maps.items()
   }
-  monkeypatch.setattr(command, "BASELINES", {"uniform": uniform} | baselines)
+  monkeypatch.setattr("hvsjnd_jax.models.BASELINES", {"uniform": uniform} | baselines)
 
   def run(*arguments: object, models: str = "bright,uniform") -> int:
     return main(["--psnr", "30", "--models", models, *map(str, arguments)])

@@ -87,6 +87,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.attention", "decoder"),
     ("jnd.magnitude_form", "peak"),
     ("jnd.quality_form", "psnr"),
+    ("jnd.quality_domain", "feature"),
     ("jnd.attention_form", "l2"),
   ],
 )

@@ -425,6 +425,17 @@ def test_released_objective(
     np.testing.assert_allclose(terms[name], value[0], rtol=1e-3, err_msg=name)
 
 
+def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
+  """The distorted image itself is compared, not what the perceptual domain makes of it."""
+  images, keys = draw_images(1, 168, 168), draw_keys(0)
+  config = JNDConfig(quality_domain="pixels")
+  _, terms = jax.jit(lambda: losses.jnd_objective(model, images, keys, config=config))()
+  jnd = analyze(model, images, resolution=config.resolution, attention=config.attention).jnd
+  signs = random_signs(keys[0], (168, 168))
+  wanted = losses.quality_loss(inject(images, jnd, signs, lmbda=config.lmbda), images)
+  np.testing.assert_allclose(terms["quality"], wanted[0], rtol=1e-3)
+
+
 def test_aic_objective_needs_its_backbones(model: JNDModel, draw_images: DrawImages):
   config = JNDConfig(quality_form="aic")
   with pytest.raises(ValueError, match=r"'aic' needs backbones: see weights\.load_vgg16"):

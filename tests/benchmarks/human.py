@@ -39,10 +39,9 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.compare import load_model
 from hvsjnd_jax.console import UsageError, plan_window, run_command
 from hvsjnd_jax.images import ImageError, Pixels, read_image
-from hvsjnd_jax.visibility import Model
+from hvsjnd_jax.models import Model, load_model
 from tests.benchmarks.tables import align
 
 _NOISE_LEVELS = ("t01_l2", "t01_l3", "t01_l4")

@@ -1,0 +1,283 @@
+"""What each part of the method gives: generators trained without it, and a map without one.
+
+  python -m tests.benchmarks.ablations --data ../shared/data
+  python -m tests.benchmarks.ablations --data ../shared/data --only "all of it" "no quality term"
+
+Each variant trains a generator behind the HVS-SD of the default weights, on nine photographs
+of ten in DATA/train, and draws maps of the tenths' middles, 512x512, which it was not trained
+on (HVS-SD was, and the masking's constants were chosen on crops of 24 of all). Their noise, of
+one PSNR in each of R, G and B, is scored as `hvsjnd_jax.compare` does. Two seeds of the same
+variant say how much of a difference is chance.
+
+Priors that are left out are given to the generator as ones.
+
+"ceiling" asks whether the objective or the generator is the limit: a map without a network, a
+free value for every 4x4 pixels and channel, descends the same objective on one image alone.
+
+A table for each of the two; in the last columns, on how many of the images a row's noise is
+less visible (Butteraugli's 3-norm) than that of "all of it".
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+import hvsjnd_jax
+from hvsjnd_jax import visibility, windows
+from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
+from hvsjnd_jax.config import JNDConfig, TrainConfig
+from hvsjnd_jax.console import UsageError, run_command
+from hvsjnd_jax.data import Crops, PhotoFolder, PhotoSource, crop_stream
+from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.figures import Figures
+from hvsjnd_jax.generator import JNDGenerator
+from hvsjnd_jax.images import Pixels
+from hvsjnd_jax.layers import double
+from hvsjnd_jax.masking import threshold
+from hvsjnd_jax.models import Model, load_model
+from hvsjnd_jax.noise import draw_signs, scale_to_psnr
+from hvsjnd_jax.sharding import copy_to_all, make_mesh, own_copy, split_batch
+from hvsjnd_jax.steps import init_state, make_step, split_model
+from hvsjnd_jax.training import build_model
+from tests.benchmarks.tables import align
+
+_EVERY = 10  # of so many photographs one is held out
+_VIEW_PX = 512
+_CEILING_PX = 256
+_BASE = "all of it"
+_MASKING = "masking alone"
+_HEURISTIC = "contrast heuristic"
+
+
+class Variant(NamedTuple):
+  """How a generator is trained: what differs from the default run."""
+
+  settings: Mapping[str, Any] = {}
+  seed: int = 0
+  attention_prior: bool = True
+  gradient_prior: bool = True
+
+
+VARIANTS = {
+  _BASE: Variant(),
+  "all of it, seed 1": Variant(seed=1),
+  "no quality term": Variant({"quality_weight": 0.0}),
+  "quality x10": Variant({"quality_weight": 30.0}),
+  "quality x10, of pixels": Variant({"quality_weight": 30.0, "quality_domain": "pixels"}),
+  "no attention loss": Variant({"attention_weight": 0.0}),
+  "no attention prior": Variant(attention_prior=False),
+  "no gradient prior": Variant(gradient_prior=False),
+  "neither prior": Variant(attention_prior=False, gradient_prior=False),
+  "no masking": Variant({"resolution": "native"}),
+}
+
+
+class PartlyBlind(JNDGenerator):
+  """A generator that does not see every prior."""
+
+  def __init__(self, *, attention: bool, gradient: bool, rngs: nnx.Rngs):
+    super().__init__(rngs=rngs)
+    self._attention, self._gradient = attention, gradient
+
+  def draw_quarter(self, images: Array, attention: Array, gradient: Array, **options: Any) -> Array:
+    """The map, with ones in the place of what is not seen."""
+    attention = attention if self._attention else jnp.ones_like(attention)
+    gradient = gradient if self._gradient else jnp.ones_like(gradient)
+    return super().draw_quarter(images, attention, gradient, **options)
+
+
+class FreeMap(nnx.Module):
+  """The fine map of one image, a value for every 4x4 pixels and channel, and no network."""
+
+  def __init__(self, side_px: int, *, typical: float):
+    shape = (1, side_px // 4, side_px // 4, 3)
+    self.log_map = nnx.Param(jnp.full(shape, np.log(typical), jnp.float32))
+
+  def __call__(self, images: Array, *priors: Array, **options: Any) -> Array:
+    """The map, whatever the priors are."""
+    maps = double(double(jnp.exp(self.log_map[...]), extent=None), extent=None)
+    return jnp.clip(maps * threshold(images), 0, 1)
+
+
+class _HeldIn(PhotoFolder):
+  """The photographs but for those held out."""
+
+  def __init__(self, folder: Path):
+    super().__init__(folder)
+    self.paths = [path for i, path in enumerate(self.paths) if i % _EVERY]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parse(argv)
+  return run_command("ablations", lambda: _run(args))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  description, _, notes = (__doc__ or "").partition("\n\n")
+  parser = argparse.ArgumentParser(
+    prog="python -m tests.benchmarks.ablations",
+    description=description,
+    epilog=notes,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    "--data", type=Path, required=True, metavar="DIR", help="holds the folder train"
+  )
+  parser.add_argument("--psnr", type=float, default=32.57, metavar="DB", help="(default: 32.57)")
+  parser.add_argument(
+    "--steps", type=int, default=200, metavar="N", help="of a generator (default: 200)"
+  )
+  parser.add_argument(
+    "--ceiling", type=int, default=6, metavar="N", help="images of the second table (default: 6)"
+  )
+  parser.add_argument(
+    "--only", nargs="+", choices=VARIANTS, metavar="NAME", help=f"of: {', '.join(VARIANTS)}"
+  )
+  return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+  program = find_butteraugli()
+  if program is None:
+    raise UsageError(ADVICE)
+  photos = PhotoFolder(args.data / "train")
+  views = [_cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
+  held_in = _HeldIn(args.data / "train")
+  names = args.only or list(VARIANTS)
+  models = {
+    name: load_model(model, windows.check_window((_VIEW_PX, _VIEW_PX)))
+    for name, model in ((_MASKING, "masking"), (_HEURISTIC, "contrast_heuristic"))
+  }
+  base = None
+  for name in tqdm(names, unit="generator", disable=None):
+    model = train_generator(VARIANTS[name], held_in, num_steps=args.steps)
+    models[name] = _draw_with(model)
+    base = model if name == _BASE else base
+  print(f"{len(views)} photographs, {args.psnr:g} dB in each of R, G and B")
+  print(_tabulate(models, views, args.psnr, program), flush=True)
+  if base is None or not args.ceiling:
+    return 0
+  views = [_cut_middle(view, _CEILING_PX) for view in views[: args.ceiling]]
+  models = {name: models[name] for name in (_MASKING, _HEURISTIC, _BASE)}
+  free = iter([_free_map(base, view, num_steps=args.steps) for view in tqdm(views, disable=None)])
+  models["ceiling"] = lambda pixels: next(free)
+  print(f"\nThe middles of {len(views)} of them, {_CEILING_PX}x{_CEILING_PX}")
+  print(_tabulate(models, views, args.psnr, program))
+  return 0
+
+
+def _cut_middle(pixels: Pixels, side_px: int) -> Pixels:
+  top, left = ((side - side_px) // 2 for side in pixels.shape[:2])
+  return np.ascontiguousarray(pixels[max(top, 0) :][:side_px, max(left, 0) :][:, :side_px])
+
+
+def _draw_with(model: JNDModel) -> Model:
+  estimate = jax.jit(hvsjnd_jax.estimate)
+  return lambda pixels: np.asarray(estimate(model, _to_image(pixels)))[0]
+
+
+def _to_image(pixels: Pixels) -> Float[np.ndarray, "1 h w 3"]:
+  return pixels[None].astype(np.float32) / 255
+
+
+def train_generator(variant: Variant, photos: PhotoSource, *, num_steps: int) -> JNDModel:
+  """The default's HVS-SD, and a generator trained behind it as the variant says."""
+  config = _configure(num_steps, variant.settings)
+  config.seed = variant.seed
+  model = build_model(config)
+  model.hvs_sd = hvsjnd_jax.load().hvs_sd
+  model.generator = PartlyBlind(
+    attention=variant.attention_prior,
+    gradient=variant.gradient_prior,
+    rngs=nnx.Rngs(variant.seed),
+  )
+  stream = crop_stream(
+    photos,
+    config.data,
+    crop_px=config.jnd.crop_px,
+    batch_size=config.jnd.batch_size,
+    seed=variant.seed,
+  )
+  return _descend(model, config, stream)
+
+
+def _free_map(base: JNDModel, pixels: Pixels, *, num_steps: int) -> Float[np.ndarray, "h w 3"]:
+  config = _configure(num_steps, {"batch_size": 1, "learning_rate": 0.02})
+  model = build_model(config)
+  model.hvs_sd = base.hvs_sd
+  typical = config.jnd.magnitude_target / config.jnd.lmbda
+  model.generator = FreeMap(len(pixels), typical=typical)  # pyright: ignore[reportAttributeAccessIssue]
+
+  def repeat() -> Iterator[Crops]:
+    for seed in range(num_steps):
+      yield Crops(pixels[None], np.asarray([seed], np.uint32), np.zeros(1, np.int32))
+
+  model = _descend(model, config, repeat())
+  return np.asarray(model.generator(jnp.asarray(_to_image(pixels))))[0]  # pyright: ignore
+
+
+def _configure(num_steps: int, settings: Mapping[str, Any]) -> TrainConfig:
+  warmup_steps = min(JNDConfig().warmup_steps, num_steps // 4)
+  # Shorter than the default's, as the run is.
+  jnd = JNDConfig(num_steps=num_steps, warmup_steps=warmup_steps, ema_decay=0.99, **settings)
+  return TrainConfig(stage="jnd", jnd=jnd)
+
+
+def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> JNDModel:
+  """As `training.train` does, without its folder."""
+  mesh = make_mesh(jax.devices()[:1])
+  graph, params, frozen = split_model(model, "jnd")
+  frozen = copy_to_all(frozen, mesh)
+  state = copy_to_all(init_state(params, config.jnd), mesh)
+  run_step = make_step(config, "jnd", graph, mesh)
+  for step in range(config.jnd.num_steps):
+    state, _ = run_step(state, step, frozen, split_batch(next(stream), mesh), None)
+  return nnx.merge(graph, own_copy(state.ema), own_copy(frozen))
+
+
+def _tabulate(
+  models: Mapping[str, Model], views: Sequence[Pixels], psnr_db: float, program: str
+) -> str:
+  scores: dict[str, list[Figures]] = {}
+  for name, draw in tqdm(models.items(), unit="model", disable=None):
+    scores[name] = _score(draw, views, psnr_db, program)
+  by_view = zip(*scores.values(), strict=True)
+  means = visibility.average([dict(zip(scores, row, strict=True)) for row in by_view])
+  columns = visibility.list_columns(means, kind="score")
+  rows = [["", *(" ".join(column.title[:-1]) for column in columns), "less visible"]]
+  for name, figures in means.items():
+    cells = [column.form.format(figures[column.figure]) for column in columns]
+    wins = "" if name == _BASE or _BASE not in scores else _count_wins(scores[name], scores[_BASE])
+    rows.append([name, *cells, wins])
+  return align(rows)
+
+
+def _score(draw: Model, views: Sequence[Pixels], psnr_db: float, program: str) -> list[Figures]:
+  def score(pixels: Pixels, jnd: np.ndarray) -> Figures:
+    signs = draw_signs(pixels, seed=0)
+    noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=psnr_db, by_channel=True).pixels
+    return visibility.score(noisy, pixels, program=program)
+
+  with ThreadPoolExecutor() as pool:
+    return list(pool.map(score, views, [draw(pixels) for pixels in views]))
+
+
+def _count_wins(ours: Sequence[Figures], theirs: Sequence[Figures]) -> str:
+  images = [{"ours": a, "theirs": b} for a, b in zip(ours, theirs, strict=True)]
+  share = visibility.count_wins(images, "ours")["theirs"]["butteraugli_3norm"]
+  return "" if share is None else f"{round(share * len(ours))} of {len(ours)}"
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,130 @@
+"""The calibrating command: what a lmbda amounts to, and where noise becomes noticeable."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvsjnd_jax import calibrate as command
+from hvsjnd_jax.calibrate import calibrate, main
+from hvsjnd_jax.estimator import inject
+from hvsjnd_jax.images import Pixels, to_uint8
+from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.visibility import find_lmbda
+
+SIZE = (176, 176)
+
+
+@pytest.fixture
+def pixels() -> Pixels:
+  rng = np.random.default_rng(0)
+  return rng.integers(60, 190, (*SIZE, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+  """Stands for Butteraugli: the mean and the largest change in tens of gray levels."""
+  asked: list[float] = []
+
+  def measure(program: str, distorted: Pixels, reference: Pixels) -> dict[str, float]:
+    change = np.abs(distorted.astype(float) - reference) / 10
+    asked.append(change.mean())
+    return {"butteraugli_3norm": change.mean(), "butteraugli_max": change.max()}
+
+  monkeypatch.setattr(command, "butteraugli", measure)
+  monkeypatch.setattr("hvsjnd_jax.visibility.butteraugli", measure)
+  monkeypatch.setattr(command, "find_butteraugli", lambda: "there")
+  return asked
+
+
+@pytest.mark.parametrize("wanted", [0.003, 1, 7, 1000])
+def test_lmbda_is_found_to_a_percent(wanted: float):
+  found = find_lmbda(lambda lmbda: (lmbda / wanted) ** 1.5, distance=1)
+  assert found is not None
+  assert wanted <= found <= 1.01 * wanted
+
+
+def test_lmbda_that_does_nothing_is_none():
+  assert find_lmbda(lambda lmbda: 0.9, distance=1) is None
+
+
+def test_lmbda_of_noise_that_comes_in_jumps():
+  """As rounding makes it: the least lmbda that reaches the value."""
+  found = find_lmbda(lambda lmbda: math.floor(lmbda + 0.5), distance=4)
+  assert found == pytest.approx(3.5, rel=0.01)
+
+
+@pytest.mark.usefixtures("distances")
+def test_scores_are_of_the_saved_picture(pixels: Pixels):
+  jnd = np.random.default_rng(1).uniform(0, 0.01, pixels.shape).astype(np.float32)
+  found = calibrate(pixels, lambda pixels: jnd, lmbdas=[2, 20], seed=3, program="there")
+  assert list(found.scores) == ["2", "20"]
+  image = pixels.astype(np.float32)[None] / 255
+  noisy = inject(image, jnd[None], draw_signs(pixels, seed=3), lmbda=20)
+  error = np.square(to_uint8(noisy[0]).astype(float) - pixels).mean()
+  assert found.scores["20"]["psnr"] == pytest.approx(10 * math.log10(255**2 / error), abs=1e-4)
+  # The map's maximum is 2.55 gray levels, its mean half of that; ten make a distance of 1.
+  assert found.noticeable["butteraugli_max"] == pytest.approx(9.5 / 2.55, rel=0.02)
+  assert found.noticeable["butteraugli_3norm"] == pytest.approx(10 / 1.275, rel=0.02)
+
+
+@pytest.mark.usefixtures("distances")
+def test_command(
+  tmp_path: Path,
+  pixels: Pixels,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.chdir(tmp_path)
+  for i in range(3):
+    Image.fromarray(np.roll(pixels, i, axis=0)).save(f"{i}.png")
+  Path("broken.png").write_text("no image")
+  options = ["--path", ".", "--model", "uniform", "--lmbda", "10,30", "--json", "r.json"]
+  assert main(options) == 1
+  stdout, stderr = capsys.readouterr()
+  assert stderr.startswith("calibrate: broken.png: ")
+  assert stdout.startswith("uniform: means over 3 images\n")
+  assert "butteraugli_max reaches 1 at lmbda " in stdout
+  result = json.loads(Path("r.json").read_text())
+  assert result["model"]["name"] == "uniform"
+  assert [image["path"] for image in result["images"]] == ["0.png", "1.png", "2.png"]
+  values = [image["scores"]["30"]["psnr"] for image in result["images"]]
+  assert result["mean"]["30"]["psnr"] == pytest.approx(np.mean(values))
+  lmbdas = [image["noticeable"]["butteraugli_3norm"] for image in result["images"]]
+  assert result["just_noticeable"]["butteraugli_3norm"]["median"] == np.median(lmbdas)
+  assert [error["path"] for error in result["errors"]] == ["broken.png"]
+
+
+def test_without_butteraugli(
+  tmp_path: Path,
+  pixels: Pixels,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+):
+  monkeypatch.setattr(command, "find_butteraugli", lambda: None)
+  Image.fromarray(pixels).save(tmp_path / "a.png")
+  assert main(["--path", str(tmp_path), "--model", "uniform", "--lmbda", "10"]) == 0
+  stdout, stderr = capsys.readouterr()
+  assert "left out: butteraugli_main" in stderr
+  assert "butteraugli" not in stdout
+
+
+def test_noise_that_is_never_noticed(pixels: Pixels, distances: list[float]):
+  zero = calibrate(pixels, lambda pixels: np.zeros(pixels.shape), lmbdas=[1], seed=0, program="x")
+  assert zero.noticeable == {"butteraugli_max": None, "butteraugli_3norm": None}
+  assert max(distances) == 0
+
+
+@pytest.mark.parametrize("text", ["0", "1,,2", "nan", "inf", "a"])
+def test_lmbdas_that_are_none(text: str, capsys: pytest.CaptureFixture[str]):
+  with pytest.raises(SystemExit):
+    main(["--lmbda", text])
+  assert f"expected numbers above 0, such as 1,2,5,10,15,20, got {text}" in capsys.readouterr().err
+
+
+def test_unknown_model(capsys: pytest.CaptureFixture[str]):
+  assert main(["--model", "nobody"]) == 2
+  assert "--model: unknown model 'nobody'; known: default, paper" in capsys.readouterr().err
