@@ -29,6 +29,7 @@ from tqdm import tqdm
 from hvsjnd_jax import visibility
 from hvsjnd_jax.butteraugli import ADVICE, ButteraugliError, butteraugli, find_butteraugli
 from hvsjnd_jax.console import (
+  add_photographs,
   blame_image,
   check_models,
   check_output,
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("calibrate", __doc__)
+  add_photographs(parser)
   parser.add_argument(
     "--lmbda",
     type=_parse_lmbdas,

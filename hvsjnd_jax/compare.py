@@ -35,6 +35,7 @@ from hvsjnd_jax import pictures, visibility
 from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
 from hvsjnd_jax.console import (
   UsageError,
+  add_photographs,
   blame_image,
   check_models,
   check_output,
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("compare", __doc__)
+  add_photographs(parser)
   parser.add_argument(
     "--psnr", type=parse_psnr, required=True, metavar="DB", help="what every model's noise has"
   )

@@ -1,4 +1,4 @@
-"""What the commands that read photographs share: options, files, words, and how they end.
+"""What the commands share: options, files, words, and how they end.
 
 Results go to stdout; errors, each a line, and the progress bar to stderr.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import jax
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from hvsjnd_jax import windows
 from hvsjnd_jax.compilation import keep_compilations
 from hvsjnd_jax.estimator import MIN_SIDE_PX
+from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.images import (
   EXTENSIONS,
   ImageError,
@@ -31,7 +33,8 @@ from hvsjnd_jax.images import (
   read_size,
 )
 from hvsjnd_jax.models import is_model, list_models
-from hvsjnd_jax.weights import WeightsError
+from hvsjnd_jax.priors import AttentionLayer
+from hvsjnd_jax.weights import SHIPPED, WeightsError
 
 # CC0 and public-domain photographs that come with scikit-image.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -79,7 +82,7 @@ def run_command(name: str, run: Callable[[], int]) -> int:
 
 
 def make_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
-  """A parser with the options of every command that reads photographs.
+  """A command's parser, without options yet.
 
   Args:
     name: Of the command.
@@ -87,12 +90,16 @@ def make_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
       which `--help` leaves out, and the others follow the options.
   """
   description, _, notes = (doc or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
+  return argparse.ArgumentParser(
     prog=f"python -m hvsjnd_jax.{name}",
     description=description,
     epilog=notes.partition("\n\n")[2],
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
+
+
+def add_photographs(parser: argparse.ArgumentParser) -> None:
+  """The options of every command that reads photographs."""
   parser.add_argument(
     "--path",
     type=Path,
@@ -105,7 +112,28 @@ def make_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     "--seed", type=_seed, default=0, metavar="S", help="of the noise's signs (default: 0)"
   )
   parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-  return parser
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+  """The options of a command that runs one model."""
+  parser.add_argument(
+    "--weights",
+    default="default",
+    metavar="DIR",
+    help=f"a folder of weights, or shipped ones: {' or '.join(SHIPPED)} (default: default)",
+  )
+  parser.add_argument(
+    "--resolution", choices=get_args(Resolution), help="default: the weights' own"
+  )
+  parser.add_argument(
+    "--attention", choices=get_args(AttentionLayer), help="default: the weights' own"
+  )
+  parser.add_argument(
+    "--dtype",
+    choices=("float32", "bfloat16"),
+    default="float32",
+    help="what the networks compute in (default: float32)",
+  )
 
 
 def _seed(text: str) -> int:

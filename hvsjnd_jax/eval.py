@@ -34,7 +34,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +42,8 @@ from tqdm import tqdm
 from hvsjnd_jax import figures, pictures, weights, windows
 from hvsjnd_jax.console import (
   UsageError,
+  add_photographs,
+  add_weights,
   blame_image,
   check_output,
   check_size,
@@ -55,11 +57,9 @@ from hvsjnd_jax.console import (
   writing,
 )
 from hvsjnd_jax.estimator import JNDModel, inject
-from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.images import ImageError, Pixels, place, to_uint8, write_npy, write_png
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.noise import UnreachableError, draw_signs, find_scale
-from hvsjnd_jax.priors import AttentionLayer
 
 # Of the image, with --save: 73 was measured, a window's own memory left out.
 _BYTES_PER_PIXEL = 80
@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("eval", __doc__)
+  add_photographs(parser)
   strength = parser.add_mutually_exclusive_group()
   strength.add_argument(
     "--lmbda",
@@ -91,24 +92,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="DB",
     help="instead of one lmbda: for each image the one at which its total PSNR is this",
   )
-  parser.add_argument(
-    "--weights",
-    default="default",
-    metavar="DIR",
-    help=f"a folder of weights, or shipped ones: {' or '.join(weights.SHIPPED)} (default: default)",
-  )
-  parser.add_argument(
-    "--resolution", choices=get_args(Resolution), help="default: the weights' own"
-  )
-  parser.add_argument(
-    "--attention", choices=get_args(AttentionLayer), help="default: the weights' own"
-  )
-  parser.add_argument(
-    "--dtype",
-    choices=("float32", "bfloat16"),
-    default="float32",
-    help="what the networks compute in (default: float32)",
-  )
+  add_weights(parser)
   parser.add_argument(
     "--window",
     type=_window,

@@ -1,6 +1,5 @@
 """Reading and writing pictures: files on one side, uint8 RGB arrays [H, W, 3] on the other."""
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -9,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hvsjnd_jax.files import whole_file
 
 # Formats of photographs. Pillow knows more, but some start other programs (EPS), and some
 # can only be recognised, not read (MPEG, HDF5).
@@ -154,21 +155,11 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
   """Writes uint8 pixels, [H, W, 3], as PNG: the whole file or none of it."""
-  with _whole_file(path) as partial:
+  with whole_file(path) as partial:
     Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:
   """Writes an array as it is: the whole file or none of it."""
-  with _whole_file(path) as partial, partial.open("wb") as file:
+  with whole_file(path) as partial, partial.open("wb") as file:
     np.save(file, values)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-  partial = path.with_name(path.name + ".partial")
-  try:
-    yield partial
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from typing import Self
 
 from tensorboardX import SummaryWriter
 
+from hvsjnd_jax.files import whole_file
 from hvsjnd_jax.images import Pixels, write_png
 
 
@@ -24,9 +25,8 @@ class Logbook:
     self._sheets.mkdir(parents=True, exist_ok=True)
     file = folder / "metrics.jsonl"
     if file.exists():
-      partial = file.with_suffix(".partial")
-      partial.write_text("".join(_read_rows(file, step)))
-      partial.replace(file)
+      with whole_file(file) as partial:
+        partial.write_text("".join(_read_rows(file, step)))
     self._metrics = file.open("a")
     self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

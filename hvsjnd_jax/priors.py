@@ -70,9 +70,11 @@ def compute_priors(
   Deviation: the published code returns NaN where a map has no contrast, and takes
   minima and maxima over a whole batch.
   """
-  _, h, w, _ = images.shape
+  b, h, w, _ = images.shape
   padded = _pad(images)
-  own = None if padded.shape == images.shape else jnp.asarray([(h, w)] * len(images), jnp.int32)
+  own = None
+  if padded.shape != images.shape:
+    own = jnp.broadcast_to(jnp.asarray((h, w), jnp.int32), (b, 2))
   seen = trace(hvs_sd, padded, own, pixels=h * w)
   if attention == "reconstruction":
     degraded, pull = (_crop(maps, images) for maps in (seen.degraded, seen.pull))

@@ -30,11 +30,11 @@ MODULES = (
   # the method
   *("priors", "sharding", "windows", "estimator", "config", "losses"),
   # running it
-  *("images", "pictures", "noise", "weights", "models", "figures"),
+  *("files", "images", "pictures", "noise", "weights", "models", "figures"),
   *("butteraugli", "visibility", "dataset", "data", "steps"),
   *("checkpoint", "preemption", "logbook", "runs", "training", "aot", "compilation"),
   # commands
-  *("console", "eval", "compare", "calibrate", "train"),
+  *("console", "eval", "compare", "calibrate", "export", "train"),
 )
 
 

@@ -1,0 +1,153 @@
+"""Export the estimator to one file that runs without this package, on CPUs, GPUs and TPUs.
+
+  python -m hvsjnd_jax.export --height 512 --width 768 --out jnd.bin
+
+The file holds a program in StableHLO, weights included: float32 images in [0, 1], RGB,
+[B, H, W, 3], in, their JND maps out, of the same shape; H and W are fixed, B is any number of
+images. Whoever runs it needs jax and flatbuffers, nothing else:
+
+  import pathlib, jax.export
+  estimate = jax.export.deserialize(pathlib.Path("jnd.bin").read_bytes()).call
+  jnd = estimate(images)
+
+JAX promises to run it for six months of releases; with newer ones, export again. (To write
+the weights of a training run for eval and load: python -m hvsjnd_jax.train export.)
+
+The exit status is 0 when the file is written, 2 when something is wrong, and 130 when
+interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.export import Exported, symbolic_shape
+from jax.export import export as export_function
+from jaxtyping import Array
+
+from hvsjnd_jax import weights
+from hvsjnd_jax.console import (
+  UsageError,
+  add_weights,
+  check_output,
+  make_parser,
+  run_command,
+  writing,
+)
+from hvsjnd_jax.estimator import MIN_SIDE_PX, JNDModel, estimate
+from hvsjnd_jax.files import whole_file
+from hvsjnd_jax.generator import Resolution
+from hvsjnd_jax.priors import AttentionLayer
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+_KNOWN_PLATFORMS = (*PLATFORMS, "rocm")
+# The program counts an image's values in 32 bits.
+_LARGEST_SIDE_PX = 16384
+
+
+def export_estimate(
+  model: JNDModel,
+  size: tuple[int, int],
+  *,
+  resolution: Resolution | None = None,
+  attention: AttentionLayer | None = None,
+  platforms: Sequence[str] = PLATFORMS,
+) -> Exported:
+  """`estimate` as a program of its own, for any number of images of one size.
+
+  Args:
+    model: What `hvsjnd_jax.load` returned; its weights become part of the program.
+    size: Height and width of the images in pixels, at least 8.
+    resolution: As `estimate`.
+    attention: As `estimate`.
+    platforms: What it is compiled for when it runs: "cpu", "cuda", "rocm", "tpu". None of
+      them need be at hand.
+
+  Returns:
+    The program: `call` runs it, `serialize` gives its bytes.
+
+  Raises:
+    ValueError: As `estimate`, or if JAX knows no such platform.
+
+  Source: https://docs.jax.dev/en/latest/export/export.html.
+
+  Example:
+    >>> program = export_estimate(hvsjnd_jax.load(), (16, 24), platforms=["cpu"])
+    >>> program.in_avals
+    (ShapedArray(float32[b,16,24,3]),)
+  """
+
+  def run(images: Array) -> Array:
+    return estimate(model, images, resolution=resolution, attention=attention)
+
+  (batch,) = symbolic_shape("b")
+  images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
+  return export_function(jax.jit(run), platforms=platforms)(images)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parse(argv)
+  return run_command("export", lambda: _run(args))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = make_parser("export", __doc__)
+  for side in ("height", "width"):
+    parser.add_argument(
+      f"--{side}",
+      type=int,
+      required=True,
+      metavar="PX",
+      help="of the images; others need another file",
+    )
+  parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write")
+  parser.add_argument(
+    "--platforms",
+    default=",".join(PLATFORMS),
+    metavar="P,P",
+    help=f"what it shall run on, of {', '.join(_KNOWN_PLATFORMS)} (default: {','.join(PLATFORMS)})",
+  )
+  add_weights(parser)
+  return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+  for side in ("height", "width"):
+    if not MIN_SIDE_PX <= (pixels := getattr(args, side)) <= _LARGEST_SIDE_PX:
+      raise UsageError(
+        f"--{side}: expected {MIN_SIDE_PX} to {_LARGEST_SIDE_PX} pixels, got {pixels}"
+      )
+  platforms = tuple(dict.fromkeys(name.strip() for name in args.platforms.split(",")))
+  for name in platforms:
+    if name not in _KNOWN_PLATFORMS:
+      known = ", ".join(_KNOWN_PLATFORMS)
+      raise UsageError(f"--platforms: unknown platform {name!r}; known: {known}")
+  model = weights.load(args.weights, dtype=args.dtype)
+  check_output("--out", args.out)
+  program = export_estimate(
+    model,
+    (args.height, args.width),
+    resolution=args.resolution,
+    attention=args.attention,
+    platforms=platforms,
+  )
+  data = program.serialize()
+  with writing(args.out), whole_file(args.out) as partial:
+    partial.write_bytes(data)
+  print(
+    f"{args.out}: {len(data) / 1e6:.1f} MB, the JND maps of {args.height}x{args.width} images, "
+    f"for {', '.join(platforms)}. To run it, with jax and flatbuffers:\n\n"
+    "import pathlib, jax.export\n"
+    f"estimate = jax.export.deserialize(pathlib.Path({str(args.out)!r}).read_bytes()).call\n"
+    f"jnd = estimate(images)  # float32 [B, {args.height}, {args.width}, 3] in [0, 1], RGB; both"
+  )
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

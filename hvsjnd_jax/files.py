@@ -1,0 +1,16 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+  """Where to write what shall stand at `path`: it gets there when all of it is written."""
+  partial = path.with_name(path.name + ".partial")
+  try:
+    yield partial
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
