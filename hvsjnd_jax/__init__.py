@@ -6,9 +6,11 @@
   distorted = hvsjnd_jax.inject(images, jnd, signs, lmbda=10)
   perceived = hvsjnd_jax.degrade(model, images)
 
-Images are float in [0, 1], [B, H, W, 3], RGB, H and W at least 8.
+Images are float in [0, 1], [B, H, W, 3], RGB, H and W at least 8. `hvsjnd_jax.metrics` holds
+image-quality metrics, `hvsjnd_jax.baselines` classical JND models.
 """
 
+from hvsjnd_jax import baselines, metrics
 from hvsjnd_jax.estimator import (
   Analysis,
   JNDModel,
@@ -26,10 +28,12 @@ __all__ = [
   "JNDModel",
   "WeightsError",
   "analyze",
+  "baselines",
   "degrade",
   "estimate",
   "inject",
   "load",
+  "metrics",
   "plan_window",
   "random_signs",
 ]

@@ -96,6 +96,10 @@ def uniform(images: ImagesLike) -> Images:
     TypeError: If the images are neither float32 nor float64.
     ValueError: If the shape is not [B, H, W, 3], if a side is below 8 pixels, or if values
       are those of another range, such as 0..255.
+
+  Example:
+    >>> round(255 * float(uniform(jnp.zeros((1, 16, 16, 3))).mean()), 3)
+    1.0
   """
   return _run("uniform", jnp.ones_like, images)
 
@@ -109,6 +113,11 @@ def chou_li_1995(images: ImagesLike) -> Images:
 
   Source: Chou and Li, "A perceptually tuned subband image coder based on the measure of
   just-noticeable-distortion profile", 1995.
+
+  Example:
+    >>> gray = jnp.full((1, 16, 16, 3), 127 / 255)
+    >>> round(255 * float(chou_li_1995(gray).mean()), 3)
+    3.0
   """
   return _run("chou_li_1995", _chou_li, images)
 
@@ -126,6 +135,11 @@ def yang_2005(images: ImagesLike) -> Images:
   Source: Yang et al., "Just noticeable distortion model and its applications in video
   coding", 2005. Deviation: its map of luma on all channels; the paper has one for each of
   Y, Cb and Cr. Other code in circulation masks as Chou and Li, and widens the edges.
+
+  Example:
+    >>> gray = jnp.full((1, 16, 16, 3), 127 / 255)
+    >>> round(255 * float(yang_2005(gray).mean()), 3)
+    3.0
   """
   return _run("yang_2005", _yang, images)
 
@@ -150,6 +164,11 @@ def wu_2017(images: ImagesLike) -> Images:
   were made; the paper's differ. Where the notes on it are silent: s divides by 25, b is not
   rounded before it is lifted, an edge and its negative have one orientation, the disk around
   edges is Euclidean.
+
+  Example:
+    >>> white = jnp.ones((1, 16, 16, 3))
+    >>> round(255 * float(wu_2017(white).mean()), 3)  # 0.7 LA(255)
+    4.2
   """
   return _run("wu_2017", _wu, images)
 
@@ -167,6 +186,11 @@ def contrast_heuristic(images: ImagesLike) -> Images:
 
   Source: Fernandez et al., "Active image indexing", 2023, after Wu et al., 2017. Deviation:
   its map of luma, on all channels alike; there are forms for each channel, and for blue.
+
+  Example:
+    >>> white = jnp.ones((1, 16, 16, 3))
+    >>> round(255 * float(contrast_heuristic(white)[0, 8, 8, 0]), 3)  # LA(255)
+    6.0
   """
   return _run("contrast_heuristic", _contrast, images)
 
@@ -188,6 +212,11 @@ def jiang_2022(images: ImagesLike) -> Images:
   mirrored up to one, not cropped, and the added pixels count in the statistics. Directions
   in which the blocks vary by no more than rounding count as one component, after the others:
   an image of fewer than 65 blocks would be cut by chance. Of a flat image the map is 0.
+
+  Example:
+    >>> gray = jnp.full((1, 16, 16, 3), 0.5)
+    >>> round(255 * float(jiang_2022(gray).max()), 3)
+    0.0
   """
   return _run("jiang_2022", _jiang, images)
 
@@ -199,6 +228,10 @@ class Baseline(NamedTuple):
     function: Of images, giving their JND maps.
     title: For tables and figures.
     year: Of the source; None where there is none.
+
+  Example:
+    >>> BASELINES["yang_2005"].title, BASELINES["yang_2005"].year
+    ('Yang et al. (NAMM)', 2005)
   """
 
   function: Callable[[ImagesLike], Images]

@@ -10,8 +10,10 @@ images. Whoever runs it needs jax and flatbuffers, nothing else:
   estimate = jax.export.deserialize(pathlib.Path("jnd.bin").read_bytes()).call
   jnd = estimate(images)
 
-JAX promises to run it for six months of releases; with newer ones, export again. (To write
-the weights of a training run for eval and load: python -m hvsjnd_jax.train export.)
+JAX promises to run it for six months of releases; with newer ones, export again. GPUs and TPUs
+multiply in fewer bits than float32 has, unless JAX_DEFAULT_MATMUL_PRECISION=highest was set
+when the file was written. (To write the weights of a training run, for eval and load:
+python -m hvsjnd_jax.train export.)
 
 The exit status is 0 when the file is written, 2 when something is wrong, and 130 when
 interrupted.

@@ -67,6 +67,14 @@ def rate_distortion_objective(
 
   Source: Ballé et al., "End-to-end Optimized Image Compression", 2017. Deviation: the
   released training file draws the noise and leaves it unused.
+
+  Example:
+    >>> def measure(hvs_sd, images):
+    ...   keys = jax.random.split(jax.random.key(0), len(images))
+    ...   return rate_distortion_objective(hvs_sd, images, keys, config=RateDistortionConfig())
+    >>> total, terms = jax.eval_shape(measure, hvsjnd_jax.load().hvs_sd, jnp.zeros((1, 8, 8, 3)))
+    >>> sorted(terms)
+    ['bpp', 'mse']
   """
   feature = hvs_sd.encoder(images)
   shape = feature.shape[1:]
@@ -120,6 +128,14 @@ def jnd_objective(
   the paper's are not published. Deviation: GMSD and FSIM train with a floor of 1 gray
   level under their gradient magnitudes, where the published 1e-12 makes noise of the
   gradient.
+
+  Example:
+    >>> def measure(model, images):
+    ...   keys = jax.random.split(jax.random.key(0), len(images))
+    ...   return jnd_objective(model, images, keys, config=JNDConfig())
+    >>> total, terms = jax.eval_shape(measure, hvsjnd_jax.load(), jnp.zeros((1, 168, 168, 3)))
+    >>> sorted(terms)
+    ['attention', 'magnitude', 'quality', 'visibility']
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
@@ -185,6 +201,11 @@ def magnitude_loss(noise: Images, *, target: float) -> Losses:
 
   Source: the form is that of `mean_magnitude_loss`, the released one; means, target and
   channels are ours.
+
+  Example:
+    >>> noise = jnp.ones((1, 8, 8, 3))
+    >>> round(float(magnitude_loss(noise, target=2)[0]), 3)  # log(5 / 4)
+    0.223
   """
   typical = jnp.exp(jnp.log(noise + _AMPLITUDE_FLOOR).mean(axis=(1, 2)))
   return jnp.log((typical**2 + target**2) / (2 * typical * target)).mean(axis=-1)
@@ -205,6 +226,11 @@ def mean_magnitude_loss(jnd: Images, images: Images) -> Losses:
     Losses, [B], >= 0.
 
   Source: the published JND code. The paper has no formula; `magnitude_loss` is ours.
+
+  Example:
+    >>> flat = jnp.zeros((1, 8, 8, 3))
+    >>> round(float(mean_magnitude_loss(flat, flat)[0]), 3)
+    0.0
   """
   detail = edge_magnitude(images).mean(axis=(1, 2)).sum(axis=-1)
   amount = _RELEASED_JND_SCALE * jnd.mean(axis=(1, 2)).sum(axis=-1)
@@ -228,6 +254,11 @@ def total_variation_loss(jnd: Images, images: Images) -> Losses:
     Losses, [B], >= 0.
 
   Source: the published JND code.
+
+  Example:
+    >>> flat = jnp.zeros((1, 8, 8, 3))
+    >>> round(float(total_variation_loss(flat, flat)[0]), 3)
+    0.0
   """
   variation = edge_magnitude(images).sum(axis=(1, 2, 3))
   amount = jnd.sum(axis=(1, 2, 3))
@@ -249,6 +280,11 @@ def edge_magnitude(images: Images) -> Images:
 
   Returns:
     Magnitudes, same shape, >= 0.
+
+  Example:
+    >>> ramp = jnp.broadcast_to(jnp.arange(8)[:, None] / 8, (1, 8, 8, 3))
+    >>> round(float(edge_magnitude(ramp)[0, 4, 4, 0]), 3)
+    0.25
   """
   padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
   rows = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
@@ -286,6 +322,11 @@ def attention_loss(
   Source: "kl" and "correlation" are measures of saliency maps, see Bylinskii et al., "What
   do different evaluation metrics tell us about saliency models?", 2019. Which the paper
   trained with is not published.
+
+  Example:
+    >>> maps = jnp.zeros((1, 8, 8, 1))
+    >>> float(attention_loss(maps + 0.5, maps)[0])
+    0.5
   """
   if form == "l1":
     return jnp.abs(distorted - reference).mean(axis=(1, 2, 3))
@@ -314,12 +355,34 @@ def visibility_loss(noise: Images) -> Losses:
 
   Returns:
     Losses, [B], >= 0.
+
+  Example:
+    >>> float(visibility_loss(jnp.full((1, 8, 8, 3), 2.0))[0])
+    4.0
   """
   return jnp.square(noise).mean(axis=(1, 2, 3))
 
 
 def quality_loss(distorted: Images, reference: Images) -> Losses:
-  """(1 - MS-SSIM + GMSD) / 2, for images of more than 160 pixels a side."""
+  """(1 - MS-SSIM + GMSD) / 2: how different two images look.
+
+  Args:
+    distorted: Images in [0, 1], sides of more than 160 pixels.
+    reference: Same shape.
+
+  Returns:
+    Losses, [B], in [0, 0.8]; 0 for equal images.
+
+  Raises:
+    TypeError, ValueError: As the metrics.
+
+  Source: ours; those of the metrics stand there.
+
+  Example:
+    >>> images = jnp.zeros((1, 168, 168, 3))
+    >>> round(float(jax.jit(quality_loss)(images, images)[0]), 3)
+    0.0
+  """
   structure = 1 - ms_ssim(distorted, reference)
   edges = gmsd(distorted, reference, gradient_floor=_TRAINING_GRADIENT_FLOOR)
   return (structure + edges) / 2
@@ -334,6 +397,11 @@ def classify(classifier: ResNet34, images: Images) -> Int[Array, " b"]:
 
   Returns:
     Classes, [B], integers.
+
+  Example:
+    >>> classifier = nnx.eval_shape(lambda: ResNet34(rngs=nnx.Rngs(0)))
+    >>> jax.eval_shape(classify, classifier, jnp.zeros((2, 32, 32, 3)))
+    ShapeDtypeStruct(shape=(2,), dtype=int32)
   """
   return classifier(lax.stop_gradient(images)).argmax(axis=-1)
 
@@ -372,6 +440,12 @@ def aic_loss(
       classes are not [B].
 
   Source: the published JND code.
+
+  Example:
+    >>> vgg16 = nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
+    >>> images, classes = jnp.zeros((2, 168, 168, 3)), jnp.asarray([0, 4])
+    >>> jax.eval_shape(aic_loss, images, images, classes, vgg16=vgg16)
+    ShapeDtypeStruct(shape=(2,), dtype=float32)
   """
   if not jnp.issubdtype(classes.dtype, jnp.integer):
     raise TypeError(f"aic_loss: expected integer classes, got {classes.dtype}")

@@ -48,6 +48,11 @@ def threshold(images: Images, *, extent: Extent | None = None) -> Images:
   Source: Legge & Foley, "Contrast masking in human vision", 1980, for the power of contrast;
   the rest is ours. The constants were chosen on training photographs, by Butteraugli, for
   noise of one PSNR in every channel: the default weights' card has the search.
+
+  Example:
+    >>> gray = jnp.full((1, 8, 8, 3), 0.5)
+    >>> round(255 * float(threshold(gray).mean()), 3)
+    2.0
   """
   mean, luma, variance = _measure(images, extent)
   contrast = (1 + variance / _FLAT_THRESHOLD**2) ** (_CONTRAST_EXPONENT / 2)

@@ -27,7 +27,13 @@ _LARGEST = 1e250
 
 
 class UnreachableError(Exception):
-  """No scale gives the PSNR; the message says why, and names neither image nor model."""
+  """No scale gives the PSNR; the message says why, and names neither image nor model.
+
+  Example:
+    >>> find_scale(abs, np.zeros((8, 8, 3)), psnr_db=30, largest=1)
+    Traceback (most recent call last):
+    hvsjnd_jax.noise.UnreachableError: 30 dB cannot be reached: the map is zero throughout
+  """
 
 
 class Noisy(NamedTuple):
@@ -36,6 +42,10 @@ class Noisy(NamedTuple):
   Attributes:
     pixels: The image, clipped and rounded.
     scale: What the map was multiplied with, of R, G and B.
+
+  Example:
+    >>> Noisy._fields
+    ('pixels', 'scale')
   """
 
   pixels: Pixels
@@ -46,6 +56,17 @@ def draw_signs(pixels: Pixels, *, seed: int) -> Float[np.ndarray, "h w"]:
   """The noise's signs, ±1, which the three channels share.
 
   They follow from seed and content: not from the file's name, or its place among others.
+
+  Args:
+    pixels: The image.
+    seed: A whole number, >= 0.
+
+  Returns:
+    Signs, float32, [H, W].
+
+  Example:
+    >>> np.unique(draw_signs(np.zeros((8, 8, 3), np.uint8), seed=0)).tolist()
+    [-1.0, 1.0]
   """
   rng = np.random.default_rng((seed, zlib.crc32(pixels.tobytes())))
   return rng.choice(np.asarray((-1, 1), np.float32), pixels.shape[:2])
@@ -69,10 +90,19 @@ def scale_to_psnr(
     by_channel: Whether R, G and B each have this PSNR, with a scale each. Otherwise the
       three together have it, with one scale: the map's split among them stays.
 
+  Returns:
+    The noisy image, and the scales.
+
   Raises:
     UnreachableError: If the map is not finite or negative somewhere, or no scale gives the
       PSNR: it is zero in too many places, clipping takes too much, or so few pixels change
       that the PSNR jumps.
+
+  Example:
+    >>> pixels, jnd, signs = np.full((8, 8, 3), 100, np.uint8), np.ones((8, 8, 3)), np.ones((8, 8))
+    >>> noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=36.09, by_channel=False)
+    >>> np.unique(noisy.pixels).tolist()  # 20 log10(255 / 4) = 36.09
+    [104]
   """
   # In a fixed order: the same for every image and model.
   spread = np.random.default_rng(0).uniform(-_SPREAD, _SPREAD, signs.shape)[..., None]
@@ -132,8 +162,16 @@ def find_scale(
     largest: The largest scale that `measure` takes; no map needs more.
     where: What of the image it is about, for the message, such as " in R".
 
+  Returns:
+    The scale.
+
   Raises:
     UnreachableError: As `scale_to_psnr`.
+
+  Example:
+    >>> jnd = np.full((8, 8, 3), 0.5)
+    >>> round(find_scale(lambda scale: (scale * 0.5) ** 2, jnd, psnr_db=20, largest=10), 3)
+    0.2
   """
   try:
     return _find_scale(measure, jnd, psnr_db, largest)

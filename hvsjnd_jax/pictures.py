@@ -18,7 +18,18 @@ _INK = (20, 20, 20)
 
 
 def jet(values: Float[np.ndarray, "h w"]) -> Pixels:
-  """Colours values in [0, 1] from blue over green to red, as the published code draws attention."""
+  """Colours values from blue over green to red, as the published code draws attention.
+
+  Args:
+    values: A map in [0, 1].
+
+  Returns:
+    The map as a picture, [H, W, 3].
+
+  Example:
+    >>> jet(np.array([[0.0, 0.5, 1.0]])).tolist()
+    [[[0, 0, 128], [128, 255, 128], [128, 0, 0]]]
+  """
   red, green, blue = (1.5 - np.abs(4 * values - centre) for centre in (3, 2, 1))
   return to_uint8(np.stack([red, green, blue], axis=-1))
 
@@ -31,6 +42,11 @@ def visible_jnd(jnd: Float[np.ndarray, "h w 3"]) -> tuple[Pixels, float]:
 
   Returns:
     The map as a picture, and the value drawn as full intensity: the 99.5th percentile.
+
+  Example:
+    >>> picture, white = visible_jnd(np.full((8, 8, 3), 0.01))
+    >>> int(picture.min()), white
+    (255, 0.01)
   """
   white = max(float(np.percentile(jnd, 99.5)), 1e-6)
   return to_uint8(jnd / white), white
@@ -52,6 +68,15 @@ def analysis_sheet(
     jnd: The map.
     distorted: The image with the noise added.
     note: Of the distorted copy, such as lmbda and PSNR.
+
+  Returns:
+    The sheet, [rows, columns, 3].
+
+  Example:
+    >>> zeros = np.zeros((8, 8, 3))
+    >>> maps = {"attention": zeros[..., 0], "jnd": zeros, "distorted": zeros}
+    >>> analysis_sheet(zeros.astype(np.uint8), **maps, note="lmbda 1").shape
+    (1224, 1156, 3)
   """
   brightened, white = visible_jnd(jnd)
   return sheet(
@@ -76,7 +101,11 @@ def sheet(
       a whole number of times, so as not to exceed it.
 
   Returns:
-    The sheet.
+    The sheet, [rows, columns, 3].
+
+  Example:
+    >>> sheet([("", np.zeros((8, 8, 3), np.uint8))] * 2, panel_px=16).shape
+    (74, 68, 3)
   """
   font = ImageFont.load_default(_FONT_PX)
   pictures = [_fit(pixels, panel_px) for _, pixels in panels]

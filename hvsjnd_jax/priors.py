@@ -69,6 +69,11 @@ def compute_priors(
   Source: Jin et al., arXiv 2208.07583; the published code where the two differ.
   Deviation: the published code returns NaN where a map has no contrast, and takes
   minima and maxima over a whole batch.
+
+  Example:
+    >>> seen = jax.jit(compute_priors)(hvsjnd_jax.load().hvs_sd, jnp.zeros((1, 16, 16, 3)))
+    >>> seen.degraded.shape, seen.attention.shape, seen.gradient.shape
+    ((1, 16, 16, 3), (1, 16, 16, 1), (1, 16, 16, 3))
   """
   b, h, w, _ = images.shape
   padded = _pad(images)

@@ -68,7 +68,13 @@ Folder = str | os.PathLike[str]
 
 
 class WeightsError(Exception):
-  """Weights that cannot be used; the message names the file and what is wrong."""
+  """Weights that cannot be used; the message names the file and what is wrong.
+
+  Example:
+    >>> load("nowhere")
+    Traceback (most recent call last):
+    hvsjnd_jax.weights.WeightsError: nowhere/manifest.json: No such file or directory; ...
+  """
 
 
 def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel:
@@ -88,6 +94,10 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   Raises:
     WeightsError: If the folder is no weights folder, or is damaged: the manifest's hash,
       every name, shape and type are checked.
+
+  Example:
+    >>> load("paper").resolution
+    'reference'
   """
   manifest = read_manifest(weights)
   file = _locate(weights) / WEIGHTS_FILE
@@ -289,6 +299,12 @@ def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> Non
 
   Raises:
     WeightsError: If the folder is not empty, or cannot be written.
+
+  Example:
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   save(Path(folder, "mine"), load("paper"), provenance={"sources": ["the paper's"]})
+    ...   read_manifest(Path(folder, "mine"))["sources"]
+    ["the paper's"]
   """
   try:
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):

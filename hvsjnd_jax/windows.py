@@ -66,8 +66,15 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
     max_pixels: How large a window may be. None: a million pixels on a CPU (1 GB), on
       other devices what half their memory holds.
 
+  Returns:
+    Height and width, multiples of 64, the height no more than the width.
+
   Raises:
     ValueError: If `max_pixels` holds no window of 128x128.
+
+  Example:
+    >>> plan_window([(480, 700), (700, 480)], max_pixels=2**20)
+    Window(height=512, width=704)
   """
   limit = _count_pixels() if max_pixels is None else max_pixels
   least = 2 * _SIDE_STEP_PX  # more than the overlap with two neighbours
@@ -136,8 +143,18 @@ def analyze(
     resolution: As `estimate`.
     attention: As `estimate`.
 
+  Returns:
+    The maps and the priors, NumPy arrays, float32 as the weights.
+
   Raises:
     ValueError: If the window has other sides.
+
+  Example:
+    >>> model = hvsjnd_jax.load()
+    >>> images = np.zeros((1, 16, 24, 3), np.uint8)
+    >>> options = {"resolution": "native", "attention": "reconstruction"}
+    >>> analyze(model.hvs_sd, model.generator, images, window=(128, 128), **options).jnd.shape
+    (1, 16, 24, 3)
   """
   sides = check_window(window)
   _, height, width, _ = images.shape

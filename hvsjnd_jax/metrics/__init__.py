@@ -34,6 +34,10 @@ class Metric(NamedTuple):
     smallest_px: The least that either side may have.
     unit: Of the score; empty for a plain number.
     backbone: The network that it must be given, by this name; None for none.
+
+  Example:
+    >>> METRICS["gmsd"].better, METRICS["gmsd"].smallest_px
+    ('lower', 6)
   """
 
   function: Callable[..., Scores]

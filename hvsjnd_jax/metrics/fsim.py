@@ -68,6 +68,11 @@ def fsim(
   Deviations, as in the published JND code: the median of the noise estimate is the lower
   of the two middle values; of S_I S_Q the magnitude counts, where the paper takes the real
   part of the power.
+
+  Example:
+    >>> image = jnp.full((1, 16, 16, 3), 0.5)
+    >>> round(float(jax.jit(fsim)(image, image)[0]), 3)
+    1.0
   """
   distorted, reference = check_pair("fsim", distorted, reference, smallest_px=FSIM_SMALLEST_PX)
   channels = distorted.shape[-1]

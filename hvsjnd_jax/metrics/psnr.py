@@ -25,6 +25,11 @@ def psnr(distorted: Images, reference: Images) -> Scores:
       shape [B, H, W, C].
 
   Source: 100 for equal images is the published code's convention.
+
+  Example:
+    >>> image = jnp.full((1, 8, 8, 3), 0.5)
+    >>> round(float(psnr(image + 0.1, image)[0]), 3)
+    20.0
   """
   distorted, reference = check_pair("psnr", distorted, reference)
   return to_decibels(jnp.square(distorted - reference).mean(axis=(1, 2, 3)))

@@ -97,6 +97,11 @@ def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "w
   Source: Wang et al., "Multiscale structural similarity for image quality assessment",
   2003. Deviation, as in the published JND code: on R, G and B, not on luma, and the 2x2
   mean counts a row of zeros on both ends of an odd side.
+
+  Example:
+    >>> image = jnp.full((1, 168, 168, 3), 0.5)
+    >>> round(float(jax.jit(ms_ssim)(image, image)[0]), 3)
+    1.0
   """
   distorted, reference = check_pair(
     "ms_ssim", distorted, reference, smallest_px=MS_SSIM_SMALLEST_PX
