@@ -15,8 +15,8 @@ multiply in fewer bits than float32 has, unless JAX_DEFAULT_MATMUL_PRECISION=hig
 when the file was written. (To write the weights of a training run, for eval and load:
 python -m hvsjnd_jax.train export.)
 
-The exit status is 0 when the file is written, 2 when something is wrong, and 130 when
-interrupted.
+The exit status is 0 when the file is written, 2 when something is wrong, 130 when interrupted,
+and 141 when the reader of its output left.
 """
 
 import argparse

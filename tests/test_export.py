@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax.export
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ numpy.savez("jnd.npz", both=jnd, one=estimate(images[:1]))
 def test_printed_lines_run_without_the_package(
   folder: Path, capsys: pytest.CaptureFixture[str], resolution: str | None, attention: str | None
 ):
-  chosen = {"resolution": resolution, "attention": attention}
+  chosen: dict[str, Any] = {"resolution": resolution, "attention": attention}
   options = [f"--{name}={value}" for name, value in chosen.items() if value]
   assert main([*SIZE, "--out", "jnd.bin", *options]) == 0
   told, _, lines = capsys.readouterr().out.partition("\n\n")
