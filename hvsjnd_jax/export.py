@@ -63,7 +63,7 @@ def export_estimate(
 
   Args:
     model: What `hvsjnd_jax.load` returned; its weights become part of the program.
-    size: Height and width of the images in pixels, at least 8.
+    size: Height and width of the images in pixels, from 8 to 16384.
     resolution: As `estimate`.
     attention: As `estimate`.
     platforms: What it is compiled for when it runs: "cpu", "cuda", "rocm", "tpu". None of
@@ -73,7 +73,7 @@ def export_estimate(
     The program: `call` runs it, `serialize` gives its bytes.
 
   Raises:
-    ValueError: As `estimate`, or if JAX knows no such platform.
+    ValueError: If the size or a platform is another, or an option is unknown.
 
   Source: https://docs.jax.dev/en/latest/export/export.html.
 
@@ -83,12 +83,26 @@ def export_estimate(
     (ShapedArray(float32[b,16,24,3]),)
   """
 
+  _check(size, platforms)
+
   def run(images: Array) -> Array:
     return estimate(model, images, resolution=resolution, attention=attention)
 
   (batch,) = symbolic_shape("b")
   images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
   return export_function(jax.jit(run), platforms=platforms)(images)
+
+
+def _check(size: tuple[int, int], platforms: Sequence[str]) -> None:
+  height, width = size
+  if not MIN_SIDE_PX <= min(size) <= max(size) <= _LARGEST_SIDE_PX:
+    raise ValueError(
+      f"expected sides of {MIN_SIDE_PX} to {_LARGEST_SIDE_PX} pixels, got {height}x{width}"
+    )
+  if not platforms or not set(platforms) <= set(_KNOWN_PLATFORMS):
+    raise ValueError(
+      f"expected platforms of {', '.join(_KNOWN_PLATFORMS)}; got {', '.join(platforms) or 'none'}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,21 +133,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-  for side in ("height", "width"):
-    if not MIN_SIDE_PX <= (pixels := getattr(args, side)) <= _LARGEST_SIDE_PX:
-      raise UsageError(
-        f"--{side}: expected {MIN_SIDE_PX} to {_LARGEST_SIDE_PX} pixels, got {pixels}"
-      )
+  size = args.height, args.width
   platforms = tuple(dict.fromkeys(name.strip() for name in args.platforms.split(",")))
-  for name in platforms:
-    if name not in _KNOWN_PLATFORMS:
-      known = ", ".join(_KNOWN_PLATFORMS)
-      raise UsageError(f"--platforms: unknown platform {name!r}; known: {known}")
+  try:
+    _check(size, platforms)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
   model = weights.load(args.weights, dtype=args.dtype)
   check_output("--out", args.out)
   program = export_estimate(
     model,
-    (args.height, args.width),
+    size,
     resolution=args.resolution,
     attention=args.attention,
     platforms=platforms,

@@ -94,12 +94,12 @@ def test_weights_platforms_and_precision_are_the_chosen_ones(folder: Path):
 
 
 WRONG = {
-  "too low": (("--height", "7"), "--height: expected 8 to 16384 pixels, got 7"),
-  "too wide": (("--width", "16385"), "--width: expected 8 to 16384 pixels, got 16385"),
+  "too low": (("--height", "7"), "expected sides of 8 to 16384 pixels, got 7x26"),
+  "too wide": (("--width", "16385"), "expected sides of 8 to 16384 pixels, got 19x16385"),
   "unknown weights": (("--weights", "x"), "x/manifest.json: No such file or directory; expected"),
   "unknown platform": (
     ("--platforms", "cpu,gpu"),
-    "--platforms: unknown platform 'gpu'; known: cpu, cuda, tpu, rocm",
+    "expected platforms of cpu, cuda, tpu, rocm; got cpu, gpu",
   ),
   "out is a folder": (("--out", "."), "--out .: a folder; expected the name of a file"),
   "out below a file": (("--out", "file/x"), "file: no folder, and cannot be made one"),
