@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 from golden_backbones import build
 from golden_weights import draw_state
+from hypothesis import settings
 
 from convert.keymap import PARAMETERS, convert
 from hvsjnd_jax.backbones import VGG16, ResNet34
@@ -27,6 +28,11 @@ if "JAX_PLATFORMS" not in os.environ:
   jax.config.update("jax_platforms", "cpu")
 # Most of the suite's time is LLVM's: a third of it without. `optimized` undoes it.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+# The same examples everywhere, few, as slow as they are: the first one compiles.
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=10)
+settings.load_profile("fixed")
 
 
 @pytest.fixture
