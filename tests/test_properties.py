@@ -187,7 +187,7 @@ def test_noise_is_within_the_map_and_the_result_in_range(noise: Noise):
   assert np.isfinite(distorted).all()
   assert distorted.min() >= 0
   assert distorted.max() <= 1
-  images, jnd = (np.float64(maps) for maps in (noise.images, noise.jnd))
+  images, jnd = (np.asarray(maps, np.float64) for maps in (noise.images, noise.jnd))
   bound = noise.lmbda * jnd
   rounding = ROUNDINGS * jnp.finfo(noise.images.dtype).eps * (1 + bound)
   assert (np.abs(distorted - images) <= bound + rounding).all()
@@ -203,15 +203,15 @@ def test_no_noise_leaves_the_image(noise: Noise):
 @INJECTED
 @given(noise=draw_noise())
 def test_the_other_sign_is_the_other_way(noise: Noise):
-  up, down = (np.float64(noise.inject(signs=signs)) for signs in (noise.signs, -noise.signs))
+  up, down = (noise.inject(signs=signs).astype(np.float64) for signs in (noise.signs, -noise.signs))
   inside = (np.minimum(up, down) > 0) & (np.maximum(up, down) < 1)
-  moved = (up + down - 2 * np.float64(noise.images))[inside]
+  moved = (up + down - 2 * noise.images.astype(np.float64))[inside]
   assert (np.abs(moved) <= 2 * ROUNDINGS * jnp.finfo(noise.images.dtype).eps).all()
 
 
 @given(noise=draw_noise((2, 8, 9, 3)))
 def test_numpy_jax_and_jit_give_the_same_noise(noise: Noise):
-  want = np.float64(noise.inject())
+  want = noise.inject().astype(np.float64)
   images, jnd, signs = map(jnp.asarray, noise[:3])
   for inject in (hvsjnd_jax.inject, _jitted_inject):
     distorted = np.asarray(inject(images, jnd, signs, lmbda=noise.lmbda))
