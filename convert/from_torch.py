@@ -74,11 +74,17 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
   if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
     raise ConvertError(f"{file}: expected a dict of tensors by name, got {type(state).__name__}")
 
-  def to_numpy(value: Any) -> Any:
-    plain = isinstance(value, torch.Tensor) and value.dtype == torch.float32
-    return value.detach().to_dense().numpy() if plain and value.device.type == "cpu" else value
+  def to_numpy(key: str, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+      return value
+    try:
+      return value.detach().numpy()
+    except (RuntimeError, TypeError):  # made dense, a sparse tensor may take all memory there is
+      raise ConvertError(
+        f"{file}: {key}: expected a plain tensor, all its values stored as they are"
+      ) from None
 
-  arrays = {key: to_numpy(value) for key, value in state.items()}
+  arrays = {key: to_numpy(key, value) for key, value in state.items()}
   return arrays, hashlib.sha256(data).hexdigest()
 
 

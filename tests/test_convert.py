@@ -212,6 +212,34 @@ def test_code_in_a_checkpoint_is_not_run(
   assert target.read_text() == "pwned"
 
 
+_SPARSE = torch.sparse_coo_tensor(
+  torch.tensor([[0], [0]]), torch.ones(1), (10**6, 10**7), check_invariants=True
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage")
+@pytest.mark.parametrize(
+  "draw",
+  [
+    lambda: _SPARSE,
+    lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
+    lambda: torch.ones(3, device="meta"),
+    lambda: torch.ones(3, dtype=torch.complex64).conj().imag,
+  ],
+  ids=["sparse", "nested", "meta", "negated"],
+)
+def test_tensor_that_is_none_of_plain_values(
+  job: Job, capsys: pytest.CaptureFixture[str], draw: Callable[[], Any]
+):
+  job.edit("generator", conv6__bias=draw())
+  assert job.run() == 2
+  file = job.files["generator"]
+  assert capsys.readouterr().err == (
+    f"convert: {file}: conv6.bias: expected a plain tensor, all its values stored as they are\n"
+  )
+  assert not job.out.exists()
+
+
 def _truncate(file: Path) -> None:
   file.write_bytes(file.read_bytes()[:-100])
 
