@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
   except OSError as error:
     raise ConvertError(f"{file}: {error.strerror}") from None
   try:
+    if data.startswith(b"PK"):
+      _check_sums(data)
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
   except Exception:  # torch raises many kinds, and advises to load the file unsafely
     raise ConvertError(
@@ -86,6 +89,13 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
 
   arrays = {key: to_numpy(key, value) for key, value in state.items()}
   return arrays, hashlib.sha256(data).hexdigest()
+
+
+def _check_sums(data: bytes) -> None:
+  """Raises where a file in the archive is not what its checksum says: torch does not look."""
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    if (damaged := archive.testzip()) is not None:
+      raise zipfile.BadZipFile(damaged)
 
 
 def main(argv: list[str] | None = None) -> int:

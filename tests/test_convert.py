@@ -244,6 +244,12 @@ def _truncate(file: Path) -> None:
   file.write_bytes(file.read_bytes()[:-100])
 
 
+def _flip_a_value(file: Path) -> None:
+  data = bytearray(file.read_bytes())
+  data[data.index(draw_torch("generator")["conv3.weight"].numpy().tobytes())] ^= 1
+  file.write_bytes(data)
+
+
 def _replace_by_folder(file: Path) -> None:
   file.unlink()
   file.mkdir()
@@ -254,6 +260,7 @@ BAD = {
   "folder": (_replace_by_folder, "generator.pth.tar: Is a directory"),
   "empty": (lambda f: f.write_bytes(b""), "generator.pth.tar: damaged"),
   "truncated": (_truncate, "generator.pth.tar: damaged"),
+  "one bit": (_flip_a_value, "generator.pth.tar: damaged"),
   "text": (lambda f: f.write_text("no checkpoint\n" * 99), "generator.pth.tar: damaged"),
   "noise": (lambda f: f.write_bytes(np.random.RandomState(0).bytes(9999)), "damaged"),
   "list": (lambda f: torch.save([1], f), "expected a dict of tensors by name, got list"),
