@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tifffile
+from damage import DAMAGES, flip_bits
 from PIL import Image
 
 from hvsjnd_jax.estimator import MIN_SIDE_PX
@@ -76,39 +76,8 @@ def _draw_files() -> dict[str, bytes]:
 FILES = _draw_files()
 
 
-def _flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
-  flipped = bytearray(data)
-  for _ in range(rng.integers(1, 9)):
-    flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
-  return bytes(flipped)
-
-
 def _flip_bits_of_head(data: bytes, rng: np.random.Generator) -> bytes:
-  return _flip_bits(data[:64], rng) + data[64:]
-
-
-def _truncate(data: bytes, rng: np.random.Generator) -> bytes:
-  return data[: rng.integers(len(data))]
-
-
-def _draw_span(data: bytes, rng: np.random.Generator) -> slice:
-  start = int(rng.integers(len(data)))
-  return slice(start, start + int(rng.integers(1, 100)))
-
-
-def _delete(data: bytes, rng: np.random.Generator) -> bytes:
-  span = _draw_span(data, rng)
-  return data[: span.start] + data[span.stop :]
-
-
-def _duplicate(data: bytes, rng: np.random.Generator) -> bytes:
-  span = _draw_span(data, rng)
-  return data[: span.stop] + data[span] * int(rng.integers(1, 20)) + data[span.stop :]
-
-
-def _overwrite(data: bytes, rng: np.random.Generator) -> bytes:
-  span = _draw_span(data, rng)
-  return data[: span.start] + rng.bytes(span.stop - span.start) + data[span.stop :]
+  return flip_bits(data[:64], rng) + data[64:]
 
 
 def _swap_heads(data: bytes, rng: np.random.Generator) -> bytes:
@@ -132,16 +101,7 @@ def _lie_about_size(data: bytes, rng: np.random.Generator) -> bytes:
   return data[:place] + struct.pack(layout, value % 256**size) + data[place + size :]
 
 
-MUTATIONS: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (
-  _flip_bits,
-  _flip_bits_of_head,
-  _truncate,
-  _delete,
-  _duplicate,
-  _overwrite,
-  _swap_heads,
-  _lie_about_size,
-)
+MUTATIONS = (*DAMAGES, _flip_bits_of_head, _swap_heads, _lie_about_size)
 
 
 def _mend_checksums(data: bytes) -> bytes:
@@ -165,7 +125,7 @@ def write_damaged(folder: Path, count: int) -> None:
     damaged = mutation(data, rng)
     if name.endswith(".png") and rng.random() < 0.5:
       damaged = _mend_checksums(damaged)
-    (folder / f"{index:04d}{mutation.__name__}_{name}").write_bytes(damaged)
+    (folder / f"{index:04d}_{mutation.__name__}_{name}").write_bytes(damaged)
 
 
 # Reads every file of a folder, and prints a line of JSON for each.
