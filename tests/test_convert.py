@@ -293,6 +293,19 @@ def test_full_output_folder_is_left_alone(job: Job, capsys: pytest.CaptureFixtur
   assert [file.name for file in job.out.iterdir()] == ["keep"]
 
 
+def test_interrupted_conversion_leaves_nothing(
+  job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+  def interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(Path, "write_text", interrupt)  # of the manifest, after the weights
+  before = sorted(job.out.parent.iterdir())
+  assert job.run() == 130
+  assert capsys.readouterr() == ("", "convert: interrupted; nothing written\n")
+  assert sorted(job.out.parent.iterdir()) == before
+
+
 def test_without_torch(
   job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
