@@ -154,18 +154,26 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
   """Writes uint8 pixels, [H, W, 3], as PNG: the whole file or none of it."""
-  with _whole_file(path) as partial:
+  with whole_file(path) as partial:
     Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:
   """Writes an array as it is: the whole file or none of it."""
-  with _whole_file(path) as partial, partial.open("wb") as file:
+  with whole_file(path) as partial, partial.open("wb") as file:
     np.save(file, values)
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
+  """A file to write to, which takes the path's place once all went well.
+
+  The target of a link is replaced, not the link; a device, such as /dev/stdout, is written to.
+  """
+  if path.exists() and not path.is_file():
+    yield path
+    return
+  path = Path(os.path.realpath(path))
   partial = path.with_name(path.name + ".partial")
   try:
     yield partial
