@@ -99,7 +99,7 @@ def _check_sums(data: bytes) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-  """The command: 0 when the weights are written, 130 when interrupted, 2 with another reason."""
+  """The command: 0 when the weights are written, 130 when interrupted, 2 with the reason."""
   parser = argparse.ArgumentParser(
     prog="python -m convert.from_torch",
     description="Convert PyTorch checkpoints into a folder of weights: --hvs-sd and --generator, "
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"convert: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print("convert: interrupted; nothing written", file=sys.stderr)
+    print("convert: interrupted", file=sys.stderr)
     return 130
   print(f"{args.out}: {sum(array.size for array in arrays.values()):,} parameters written")
   return 0

@@ -302,7 +302,7 @@ def test_interrupted_conversion_leaves_nothing(
   monkeypatch.setattr(Path, "write_text", interrupt)  # of the manifest, after the weights
   before = sorted(job.out.parent.iterdir())
   assert job.run() == 130
-  assert capsys.readouterr() == ("", "convert: interrupted; nothing written\n")
+  assert capsys.readouterr() == ("", "convert: interrupted\n")
   assert sorted(job.out.parent.iterdir()) == before
 
 

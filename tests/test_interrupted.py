@@ -210,5 +210,5 @@ def test_interrupted_build_of_a_dataset_leaves_nothing(
   (photos / "notes.txt").unlink()
   before = set(tmp_path.iterdir())
   assert data.main(["build", "--images", str(photos), "--out", str(tmp_path / "out")]) == 130
-  assert capsys.readouterr().err == "data: interrupted; nothing written\n"
+  assert capsys.readouterr().err == "data: interrupted\n"
   assert set(tmp_path.iterdir()) == before
