@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
   except OSError as error:
     raise ConvertError(f"{file}: {error.strerror}") from None
   try:
+    if data.startswith(b"PK"):
+      _check_sums(data)
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
   except Exception:  # torch raises many kinds, and advises to load the file unsafely
     raise ConvertError(
@@ -74,16 +77,29 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
   if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
     raise ConvertError(f"{file}: expected a dict of tensors by name, got {type(state).__name__}")
 
-  def to_numpy(value: Any) -> Any:
-    plain = isinstance(value, torch.Tensor) and value.dtype == torch.float32
-    return value.detach().to_dense().numpy() if plain and value.device.type == "cpu" else value
+  def to_numpy(key: str, value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+      return value
+    try:
+      return value.detach().numpy()
+    except (RuntimeError, TypeError):  # made dense, a sparse tensor may take all memory there is
+      raise ConvertError(
+        f"{file}: {key}: expected a plain tensor, all its values stored as they are"
+      ) from None
 
-  arrays = {key: to_numpy(value) for key, value in state.items()}
+  arrays = {key: to_numpy(key, value) for key, value in state.items()}
   return arrays, hashlib.sha256(data).hexdigest()
 
 
+def _check_sums(data: bytes) -> None:
+  """Raises where a file in the archive is not what its checksum says: torch does not look."""
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    if (damaged := archive.testzip()) is not None:
+      raise zipfile.BadZipFile(damaged)
+
+
 def main(argv: list[str] | None = None) -> int:
-  """The command: 0 when the weights are written, 2 with the reason otherwise."""
+  """The command: 0 when the weights are written, 130 when interrupted, 2 with the reason."""
   parser = argparse.ArgumentParser(
     prog="python -m convert.from_torch",
     description="Convert PyTorch checkpoints into a folder of weights: --hvs-sd and --generator, "
@@ -125,6 +141,9 @@ def main(argv: list[str] | None = None) -> int:
   except (ConvertError, WeightsError) as error:
     print(f"convert: {error}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print("convert: interrupted", file=sys.stderr)
+    return 130
   print(f"{args.out}: {sum(array.size for array in arrays.values()):,} parameters written")
   return 0
 

@@ -17,7 +17,6 @@ A model is one that `compare` takes. The exit status is that of `compare`.
 
 import argparse
 import functools
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ from hvsjnd_jax.console import (
   plan_window,
   progress,
   run_command,
-  writing,
+  write_json,
 )
 from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.figures import Figures
@@ -149,8 +148,7 @@ def _run(args: argparse.Namespace) -> int:
       "images": [{"path": path, **image._asdict()} for path, image in calibrated.items()],
       "errors": errors,
     }
-    with writing(args.json):
-      args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
   return 1 if errors or too_small else 0
 
 

@@ -23,7 +23,6 @@ could not be written, 130 when it was interrupted, and 141 when the reader of it
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +45,7 @@ from hvsjnd_jax.console import (
   plan_window,
   progress,
   run_command,
+  write_json,
   writing,
 )
 from hvsjnd_jax.images import ImageError, Pixels, place, write_png
@@ -153,8 +153,7 @@ def _run(args: argparse.Namespace) -> int:
       ],
       "errors": errors,
     }
-    with writing(args.json):
-      args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
   if args.sheet is not None:
     _write_sheet(args.sheet, crops)
   return 1 if errors or too_small else 0

@@ -6,6 +6,7 @@ Results go to stdout; errors, each a line, and the progress bar to stderr.
 import argparse
 import contextlib
 import io
+import json
 import logging
 import math
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from hvsjnd_jax import windows
 from hvsjnd_jax.compilation import keep_compilations
 from hvsjnd_jax.estimator import MIN_SIDE_PX
+from hvsjnd_jax.files import whole_file
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.images import (
   EXTENSIONS,
@@ -292,23 +294,36 @@ def make_folder(folder: Path) -> None:
   """Makes a folder for results, unless there is one.
 
   Raises:
-    UsageError: If it cannot be made.
+    UsageError: If it cannot be made, or is read-only.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UsageError(f"{folder}: no folder, and cannot be made one: {error.strerror}") from None
+  if not os.access(folder, os.W_OK):
+    raise UsageError(f"{folder}: a folder that cannot be written to")
 
 
 def check_output(option: str, file: Path) -> None:
   """Refuses, before anything is computed, a file that could not be written after it.
 
   Raises:
-    UsageError: If it is a folder, or lies where no folder can be made.
+    UsageError: If it is a folder, or lies in one that cannot be made or is read-only.
   """
-  make_folder(file.parent)
   if file.is_dir():
     raise UsageError(f"{option} {file}: a folder; expected the name of a file")
+  if file.is_file() or not file.exists():  # /dev/stdout needs no folder
+    make_folder(file.parent)
+
+
+def write_json(file: Path, report: dict[str, Any]) -> None:
+  """Writes a command's report: the whole file or none of it.
+
+  Raises:
+    UsageError: If it cannot be written.
+  """
+  with writing(file), whole_file(file) as partial:
+    partial.write_text(json.dumps(report, indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -279,7 +279,7 @@ def _cut_crops(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: i
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command: 0 when every file was taken, 1 when some were not, 2 when none was."""
+  """The command: 0 when all files were taken, 1 when some, 2 when none, 130 when interrupted."""
   parser = argparse.ArgumentParser(
     prog="python -m hvsjnd_jax.data",
     description="Turn a folder of photographs into a TensorFlow dataset (array_record).",
@@ -304,6 +304,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (DataError, OSError) as error:
     print(f"data: {error}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print("data: interrupted", file=sys.stderr)
+    return 130
   print(f"{args.out}: {len(paths) - len(errors)} photographs written")
   return 1 if errors else 0
 

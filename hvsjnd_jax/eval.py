@@ -27,7 +27,6 @@ written, 130 when it was interrupted, and 141 when the reader of its output left
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -54,6 +53,7 @@ from hvsjnd_jax.console import (
   plan_window,
   progress,
   run_command,
+  write_json,
   writing,
 )
 from hvsjnd_jax.estimator import JNDModel, inject
@@ -207,8 +207,7 @@ def _run(args: argparse.Namespace) -> int:
       "mean": mean,
       "errors": errors,
     }
-    with writing(args.json):
-      args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.json, report)
   too_small = any(None in record.values() for record in records)
   return 1 if errors or too_small else 0
 

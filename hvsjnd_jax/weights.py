@@ -271,7 +271,7 @@ def _read_manifest(file: Path, networks: Sequence[str]) -> dict[str, Any]:
     manifest = json.loads(file.read_bytes())
   except OSError as error:
     raise WeightsError(f"{file}: {error.strerror}; expected a folder of weights") from None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise WeightsError(f"{file}: expected JSON: {error}") from None
   if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
     found = manifest.get("format") if isinstance(manifest, dict) else None

@@ -6,6 +6,7 @@ import os
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,18 +16,24 @@ import pytest
 from flax import nnx
 from golden_backbones import build
 from golden_weights import draw_state
+from hypothesis import settings
 
 from convert.keymap import PARAMETERS, convert
 from hvsjnd_jax.backbones import VGG16, ResNet34
 from hvsjnd_jax.estimator import JNDModel
 from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.weights import build_model
+from hvsjnd_jax.weights import build_model, save
 
 # The tolerances are those of float32 on a CPU; an accelerator may multiply in less.
 if "JAX_PLATFORMS" not in os.environ:
   jax.config.update("jax_platforms", "cpu")
 # Most of the suite's time is LLVM's: a third of it without. `optimized` undoes it.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+# The same examples everywhere, few, as slow as they are: the first one compiles.
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=10)
+settings.load_profile("fixed")
 
 
 @pytest.fixture
@@ -111,6 +118,14 @@ def build_golden() -> Callable[[int], JNDModel]:
 def model(build_golden: Callable[[int], JNDModel]) -> JNDModel:
   """Full size, with the golden files' weights of seed 0."""
   return build_golden(0)
+
+
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory, model: JNDModel) -> Path:
+  """The model on disk, for commands to load; not to be changed."""
+  folder = tmp_path_factory.mktemp("weights") / "w"
+  save(folder, model, provenance={})
+  return folder
 
 
 @pytest.fixture(scope="session")

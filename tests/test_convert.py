@@ -212,8 +212,42 @@ def test_code_in_a_checkpoint_is_not_run(
   assert target.read_text() == "pwned"
 
 
+_SPARSE = torch.sparse_coo_tensor(
+  torch.tensor([[0], [0]]), torch.ones(1), (10**6, 10**7), check_invariants=True
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype stage")
+@pytest.mark.parametrize(
+  "draw",
+  [
+    lambda: _SPARSE,
+    lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
+    lambda: torch.ones(3, device="meta"),
+    lambda: torch.ones(3, dtype=torch.complex64).conj().imag,
+  ],
+  ids=["sparse", "nested", "meta", "negated"],
+)
+def test_tensor_that_is_none_of_plain_values(
+  job: Job, capsys: pytest.CaptureFixture[str], draw: Callable[[], Any]
+):
+  job.edit("generator", conv6__bias=draw())
+  assert job.run() == 2
+  file = job.files["generator"]
+  assert capsys.readouterr().err == (
+    f"convert: {file}: conv6.bias: expected a plain tensor, all its values stored as they are\n"
+  )
+  assert not job.out.exists()
+
+
 def _truncate(file: Path) -> None:
   file.write_bytes(file.read_bytes()[:-100])
+
+
+def _flip_a_value(file: Path) -> None:
+  data = bytearray(file.read_bytes())
+  data[data.index(draw_torch("generator")["conv3.weight"].numpy().tobytes())] ^= 1
+  file.write_bytes(data)
 
 
 def _replace_by_folder(file: Path) -> None:
@@ -226,6 +260,7 @@ BAD = {
   "folder": (_replace_by_folder, "generator.pth.tar: Is a directory"),
   "empty": (lambda f: f.write_bytes(b""), "generator.pth.tar: damaged"),
   "truncated": (_truncate, "generator.pth.tar: damaged"),
+  "one bit": (_flip_a_value, "generator.pth.tar: damaged"),
   "text": (lambda f: f.write_text("no checkpoint\n" * 99), "generator.pth.tar: damaged"),
   "noise": (lambda f: f.write_bytes(np.random.RandomState(0).bytes(9999)), "damaged"),
   "list": (lambda f: torch.save([1], f), "expected a dict of tensors by name, got list"),
@@ -256,6 +291,19 @@ def test_full_output_folder_is_left_alone(job: Job, capsys: pytest.CaptureFixtur
   assert job.run() == 2
   assert f"{job.out}: exists and is not an empty folder" in capsys.readouterr().err
   assert [file.name for file in job.out.iterdir()] == ["keep"]
+
+
+def test_interrupted_conversion_leaves_nothing(
+  job: Job, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+  def interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(Path, "write_text", interrupt)  # of the manifest, after the weights
+  before = sorted(job.out.parent.iterdir())
+  assert job.run() == 130
+  assert capsys.readouterr() == ("", "convert: interrupted\n")
+  assert sorted(job.out.parent.iterdir()) == before
 
 
 def test_without_torch(

@@ -35,13 +35,6 @@ FIGURES = ("psnr_r", "psnr_g", "psnr_b", "psnr")
 OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
-@pytest.fixture(scope="session")
-def weights_folder(tmp_path_factory: pytest.TempPathFactory, model: JNDModel) -> Path:
-  folder = tmp_path_factory.mktemp("weights") / "w"
-  weights.save(folder, model, provenance={})
-  return folder
-
-
 def draw(seed: int) -> Image.Image:
   return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (*SIZE, 3)).astype(np.uint8))
 

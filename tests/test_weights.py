@@ -88,6 +88,7 @@ DAMAGED = {
   "empty manifest": (lambda f: (f / MANIFEST_FILE).write_text(""), "expected JSON"),
   "broken manifest": (lambda f: (f / MANIFEST_FILE).write_text('{"format": 1,'), "expected JSON"),
   "binary manifest": (lambda f: (f / MANIFEST_FILE).write_bytes(b"\xff\xfe"), "expected JSON"),
+  "deep manifest": (lambda f: (f / MANIFEST_FILE).write_text("[" * 10**5), "expected JSON"),
   "list as manifest": (lambda f: (f / MANIFEST_FILE).write_text("[1]"), "expected format 1"),
   "future format": (lambda f: _edit_manifest(f, format=2), "expected format 1, got 2"),
   "no format": (lambda f: _edit_manifest(f, format=None), "expected format 1, got None"),
