@@ -1,0 +1,66 @@
+"""MkDocs hook: brings pages in that stand elsewhere in the repository, and mends links.
+
+On the pages links lead through the repository, so that they work where it is read. On the site
+they lead to the page of the same file, a module's to its reference; a link to a file that has
+no page becomes its text.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+
+# Where on the site a file of the repository is.
+_PLACES = {
+  "README.md": "index.md",
+  "CHANGELOG.md": "changelog.md",
+  "CONTRIBUTING.md": "contributing.md",
+  **{f"hvsjnd_jax/assets/{name}/README.md": f"models/{name}.md" for name in ("default", "paper")},
+  **{f"notebooks/{file.name}": f"notebooks/{file.name}" for file in ROOT.glob("notebooks/*.ipynb")},
+}
+
+
+def on_config(config: MkDocsConfig) -> None:
+  """Puts in the menu, for a pattern, the pages that match it; none, no entry."""
+  for entry in list(config.nav or []):
+    if isinstance(entry, dict) and "*" in str(pattern := next(iter(entry.values()))):
+      (title,) = entry
+      entry[title] = sorted(place for place in _PLACES.values() if Path(place).match(pattern))
+      if not entry[title]:
+        config.nav.remove(entry)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+  """Adds the pages from outside docs/."""
+  for source, place in _PLACES.items():
+    if files.get_file_from_path(place) is None:
+      files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+  return files
+
+
+# Before mkdocs-jupyter, which looks for notebooks among the files.
+on_files.mkdocs_priority = 100
+
+
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
+  """Leads each link to where its file is on the site."""
+  folder = Path(str(page.file.abs_src_path)).parent
+
+  def lead(link: re.Match[str]) -> str:
+    text, target, anchor = link.groups()
+    if not target or ":" in target:
+      return link[0]
+    file = os.path.relpath(folder / target, ROOT)
+    module = re.sub(r"hvsjnd_jax/(.+)\.py", r"api/\1.md", file)
+    for place in (_PLACES.get(file, ""), file.removeprefix("docs/"), module):
+      found = files.get_file_from_path(place)
+      if found is not None and found.inclusion.is_included():
+        return f"[{text}]({os.path.relpath(place, Path(page.file.src_uri).parent)}{anchor})"
+    return text
+
+  return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)((?:#[^)\s]*)?)\)", lead, markdown)
