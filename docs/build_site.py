@@ -15,14 +15,14 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 
-# Where on the site a file of the repository is.
-_PLACES = {
-  "README.md": "index.md",
-  "CHANGELOG.md": "changelog.md",
-  "CONTRIBUTING.md": "contributing.md",
-  **{f"hvsjnd_jax/assets/{name}/README.md": f"models/{name}.md" for name in ("default", "paper")},
-  **{f"notebooks/{file.name}": f"notebooks/{file.name}" for file in ROOT.glob("notebooks/*.ipynb")},
-}
+# Pages that stand outside docs/, and are at the same path on the site.
+_PATTERNS = (
+  *("CHANGELOG.md", "CONTRIBUTING.md", "notebooks/*.ipynb"),
+  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "paper")),
+)
+_PAGES = tuple(
+  str(file.relative_to(ROOT)) for pattern in _PATTERNS for file in sorted(ROOT.glob(pattern))
+)
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -30,16 +30,15 @@ def on_config(config: MkDocsConfig) -> None:
   for entry in list(config.nav or []):
     if isinstance(entry, dict) and "*" in str(pattern := next(iter(entry.values()))):
       (title,) = entry
-      entry[title] = sorted(place for place in _PLACES.values() if Path(place).match(pattern))
+      entry[title] = [place for place in _PAGES if Path(place).match(pattern)]
       if not entry[title]:
         config.nav.remove(entry)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
   """Adds the pages from outside docs/."""
-  for source, place in _PLACES.items():
-    if files.get_file_from_path(place) is None:
-      files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+  for place in _PAGES:
+    files.append(File(place, str(ROOT), config.site_dir, config.use_directory_urls))
   return files
 
 
@@ -57,7 +56,7 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> st
       return link[0]
     file = os.path.relpath(folder / target, ROOT)
     module = re.sub(r"hvsjnd_jax/(.+)\.py", r"api/\1.md", file)
-    for place in (_PLACES.get(file, ""), file.removeprefix("docs/"), module):
+    for place in (file, file.removeprefix("docs/"), module):
       found = files.get_file_from_path(place)
       if found is not None and found.inclusion.is_included():
         return f"[{text}]({os.path.relpath(place, Path(page.file.src_uri).parent)}{anchor})"
