@@ -6,7 +6,9 @@
 Every panel is computed, on the whole of scikit-image's `chelsea` (CC0); a part is shown.
 """
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +31,12 @@ PART = np.s_[66:186, 110:290]  # of the photograph: the eyes
 WIDTH, HEIGHT = 12.0, 7.8
 DPI = 150
 PANEL = (1.8, 1.2)
+LEFT, MARGIN = 0.45, 0.22  # of each row's first panel, and of what leads there
 # Each row: the bottom of its panels, and the ends of its band.
 ROWS = ((5.72, 5.3, 7.74), (3.2, 2.78, 5.22), (0.7, 0.06, 2.7))
 
-INK, GRAY, TRAINING = "#222222", "#666666", "#a34700"
+INK, GRAY, FILL, TRAINING = "#222222", "#666666", "#d5dbe3", "#a34700"
+DASHES = (0, (4, 2))
 BANDS = ("#f4f4f4", "#eaf1f9", "#f4f4f4")
 
 Point = tuple[float, float]
@@ -94,9 +98,9 @@ class Canvas:
     self.axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     self.axes.axis("off")
 
-  def write(self, x: float, y: float, text: str, **style: object) -> None:
+  def write(self, x: float, y: float, text: str, **style: Any) -> None:
     style = {"fontsize": 9, "color": INK, "ha": "left", "va": "bottom"} | style
-    self.axes.text(x, y, text, **style)  # pyright: ignore[reportArgumentType]
+    self.axes.text(x, y, text, **style)
 
   def show(self, x: float, y: float, panel: tuple[str, Pixels]) -> None:
     """A picture with its title above, the bottom left corner at (x, y)."""
@@ -106,38 +110,25 @@ class Canvas:
     self.axes.add_patch(Rectangle((x, y), width, height, fill=False, ec=INK, lw=0.8, zorder=3))
     self.write(x, y + height + 0.05, title, linespacing=1.15)
 
-  def box(self, left: float, bottom: float, right: float, top: float, **style: object) -> None:
+  def box(self, left: float, bottom: float, right: float, top: float, **style: Any) -> None:
     style = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.9} | style
     shape = "round,pad=0,rounding_size=0.08"
-    self.axes.add_patch(
-      FancyBboxPatch((left, bottom), right - left, top - bottom, shape, **style)  # pyright: ignore
-    )
+    self.axes.add_patch(FancyBboxPatch((left, bottom), right - left, top - bottom, shape, **style))
 
-  def line(self, *points: Point, colour: str = INK, dashed: bool = False) -> None:
-    style = (0, (4, 2)) if dashed else "-"
-    self.axes.plot(*zip(*points, strict=True), color=colour, lw=1.4, ls=style, zorder=1)
+  def line(self, *points: Point, training: bool = False) -> None:
+    self.axes.plot(*zip(*points, strict=True), **_stroke(training), zorder=1)
 
-  def arrow(
-    self, *points: Point, colour: str = INK, dashed: bool = False, head: str = "-|>"
-  ) -> None:
+  def arrow(self, *points: Point, training: bool = False, head: str = "-|>") -> None:
     """A line through the points, with a head at the last."""
     *_, before, end = points
-    self.line(*points[:-1], colour=colour, dashed=dashed)
-    style = (0, (4, 2)) if dashed else "-"
-    self.axes.add_patch(
-      FancyArrowPatch(
-        before,
-        end,
-        arrowstyle=head,
-        mutation_scale=11,
-        color=colour,
-        lw=1.4,
-        ls=style,
-        shrinkA=0,
-        shrinkB=0,
-        zorder=4,
-      )
-    )
+    self.line(*points[:-1], training=training)
+    style = {"arrowstyle": head, "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
+    self.axes.add_patch(FancyArrowPatch(before, end, **style, **_stroke(training), zorder=4))
+
+
+def _stroke(training: bool) -> dict[str, Any]:
+  colour, dashes = (TRAINING, DASHES) if training else (INK, "-")
+  return {"color": colour, "linewidth": 1.4, "linestyle": dashes}
 
 
 def draw(panels: Panels) -> Figure:
@@ -151,12 +142,12 @@ def draw(panels: Panels) -> Figure:
   )
   for head, colour, (_, bottom, top) in zip(heads, BANDS, ROWS, strict=True):
     canvas.box(0.06, bottom, WIDTH - 0.06, top, facecolor=colour, edgecolor="none")
-    canvas.write(0.45, top - 0.29, head, fontsize=10.5, weight="bold")
+    canvas.write(LEFT, top - 0.29, head, fontsize=10.5, weight="bold")
 
   # Row 1: x, HVS-SD, x2, D, xc, xg.
   floor, _, _ = ROWS[0]
   middle = floor + height / 2
-  x, network, x2, xc, xg = 0.45, 2.63, 4.81, 7.76, 9.94
+  x, network, x2, xc, xg = LEFT, 2.63, 4.81, 7.76, 9.94
   for name, left in (("x", x), ("x2", x2), ("xc", xc), ("xg", xg)):
     canvas.show(left, floor, panels[name])
   canvas.arrow((x + width, middle), (network, middle))
@@ -173,44 +164,37 @@ def draw(panels: Panels) -> Figure:
     end = left + width - 0.15
     canvas.arrow((centre, middle + 0.26), (centre, over), (end, over), (end, floor + height))
 
-  # Down and back to the left, to row 2.
-  bus = floor - 0.22
-  next_floor, _, _ = ROWS[1]
-  next_middle = next_floor + height / 2
-  for left in (x, xc, xg):
-    canvas.line((left + width / 2, floor), (left + width / 2, bus))
-  margin = 0.22
-  canvas.arrow(
-    *((xg + width / 2, bus), (margin, bus), (margin, next_middle), (x, next_middle)),
-  )
-  canvas.write(3.3, bus + 0.03, "$x,\\; x_c,\\; x_c \\cdot x_g$", fontsize=9.5)
+  _lead_on(canvas, 0, (x, xc, xg), "$x,\\; x_c,\\; x_c \\cdot x_g$")
 
   # Row 2: generator, g, T, xj, r.
-  floor, middle = next_floor, next_middle
-  generator, drawn, threshold, jnd, signs = 0.45, 2.75, 5.05, 7.4, 9.94
+  floor, _, _ = ROWS[1]
+  middle = floor + height / 2
+  generator, drawn, threshold, jnd, signs = LEFT, 2.75, 5.05, 7.4, 9.94
   _draw_generator(canvas, generator, floor, generator + width)
   canvas.arrow((generator + width, middle), (drawn, middle))
   for name, left in (("g", drawn), ("t", threshold), ("xj", jnd), ("r", signs)):
     canvas.show(left, floor, panels[name])
-  for symbol, left in (("×", threshold), ("=", jnd)):
-    gap = 0.25 if symbol == "×" else 0.275
-    canvas.write(left - gap, middle, symbol, fontsize=18, ha="center", va="center")
+  for symbol, centre in (("×", threshold - 0.25), ("=", jnd - 0.275)):
+    canvas.write(centre, middle, symbol, fontsize=18, ha="center", va="center")
 
-  bus = floor - 0.22
-  next_floor, _, _ = ROWS[2]
-  next_middle = next_floor + height / 2
-  for left in (jnd, signs):
-    canvas.line((left + width / 2, floor), (left + width / 2, bus))
-  canvas.arrow(
-    *((signs + width / 2, bus), (margin, bus), (margin, next_middle), (x, next_middle)),
-  )
-  canvas.write(3.3, bus + 0.03, "$\\lambda \\cdot r \\cdot x_j$", fontsize=9.5)
+  _lead_on(canvas, 1, (jnd, signs), "$\\lambda \\cdot r \\cdot x_j$")
 
   # Row 3: y; in training HVS-SD, y2, yc, losses.
-  floor, middle = next_floor, next_middle
-  canvas.show(x, floor, panels["y"])
-  _draw_training(canvas, panels, floor, start=(x + width, middle))
+  floor, _, _ = ROWS[2]
+  canvas.show(LEFT, floor, panels["y"])
+  _draw_training(canvas, panels, floor)
   return canvas.figure
+
+
+def _lead_on(canvas: Canvas, row: int, panels: tuple[float, ...], word: str) -> None:
+  """From panels, by their left sides, down, back, and into the next row."""
+  floor, (end, _, _) = ROWS[row][0], ROWS[row + 1]
+  middle, bus = end + PANEL[1] / 2, floor - 0.22
+  centres = [left + PANEL[0] / 2 for left in panels]
+  for centre in centres:
+    canvas.line((centre, floor), (centre, bus))
+  canvas.arrow((centres[-1], bus), (MARGIN, bus), (MARGIN, middle), (LEFT, middle))
+  canvas.write(3.3, bus + 0.03, word, fontsize=9.5)
 
 
 def _draw_hvs_sd(canvas: Canvas, left: float, floor: float, right: float) -> None:
@@ -230,7 +214,7 @@ def _draw_hvs_sd(canvas: Canvas, left: float, floor: float, right: float) -> Non
           (inner, middle + 0.2),
           (inner, middle - 0.2),
         ],
-        facecolor="#d5dbe3",
+        facecolor=FILL,
         edgecolor=INK,
         linewidth=0.7,
       )
@@ -248,7 +232,7 @@ def _draw_generator(canvas: Canvas, left: float, floor: float, right: float) -> 
         (left + 0.17 + 0.25 * i, floor + 0.72 - size / 2),
         0.16,
         size,
-        facecolor="#d5dbe3",
+        facecolor=FILL,
         edgecolor=INK,
         linewidth=0.7,
       )
@@ -258,31 +242,31 @@ def _draw_generator(canvas: Canvas, left: float, floor: float, right: float) -> 
   )
 
 
-def _draw_training(canvas: Canvas, panels: Panels, floor: float, *, start: Point) -> None:
+def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
   """What is compared while the generator learns, in dashes."""
-  width, _ = PANEL
-  middle = start[1]
+  width, height = PANEL
+  middle = floor + height / 2
   network, y2, yc, losses = 3.0, 4.55, 6.75, 8.85
   _, bottom, top = ROWS[2]
   canvas.box(
     *(2.62, bottom + 0.08, WIDTH - 0.16, top - 0.08),
     facecolor="#fdf3e8",
     edgecolor=TRAINING,
-    linestyle=(0, (4, 2)),
+    linestyle=DASHES,
   )
   canvas.write(2.78, top - 0.32, "In training only", weight="bold", color=TRAINING, fontsize=10)
-  canvas.arrow(start, (network, middle), colour=TRAINING, dashed=True)
+  canvas.arrow((LEFT + width, middle), (network, middle), training=True)
   canvas.box(network, middle - 0.35, network + 1.2, middle + 0.35)
   canvas.write(network + 0.6, middle, "HVS-SD,\nfrozen", ha="center", va="center", linespacing=1.3)
-  canvas.arrow((network + 1.2, middle), (y2, middle), colour=TRAINING, dashed=True)
-  canvas.arrow((y2 + width, middle), (yc, middle), colour=TRAINING, dashed=True)
+  canvas.arrow((network + 1.2, middle), (y2, middle), training=True)
+  canvas.arrow((y2 + width, middle), (yc, middle), training=True)
   for name, left, other, word in (
     ("y2", y2, "$x_2$", "quality"),
     ("yc", yc, "$x_c$", "attention"),
   ):
     canvas.show(left, floor, panels[name])
     centre = left + width / 2
-    canvas.arrow((centre, floor), (centre, floor - 0.3), colour=TRAINING, dashed=True, head="<|-|>")
+    canvas.arrow((centre, floor), (centre, floor - 0.3), training=True, head="<|-|>")
     canvas.write(centre, floor - 0.5, other, ha="center", fontsize=10)
     canvas.write(centre + 0.1, floor - 0.2, word, va="center", color=TRAINING)
   canvas.write(
@@ -300,7 +284,10 @@ def _draw_training(canvas: Canvas, panels: Panels, floor: float, *, start: Point
 
 
 def main() -> None:
-  file = Path(__file__).with_name("method.png")
+  parser = argparse.ArgumentParser(description="Draw the method in one figure.")
+  default = Path(__file__).with_name("method.png")
+  parser.add_argument("file", nargs="?", type=Path, default=default, help="default: %(default)s")
+  file = parser.parse_args().file
   draw(compute()).savefig(file)
   print(f"{file} written")
 
