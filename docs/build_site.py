@@ -28,7 +28,7 @@ _PAGES = tuple(
 def on_config(config: MkDocsConfig) -> None:
   """Puts in the menu, for a pattern, the pages that match it; none, no entry."""
   for entry in list(config.nav or []):
-    if isinstance(entry, dict) and "*" in str(pattern := next(iter(entry.values()))):
+    if isinstance(entry, dict) and "*" in (pattern := next(iter(entry.values()))):
       (title,) = entry
       entry[title] = [place for place in _PAGES if Path(place).match(pattern)]
       if not entry[title]:
@@ -60,6 +60,6 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> st
       found = files.get_file_from_path(place)
       if found is not None and found.inclusion.is_included():
         return f"[{text}]({os.path.relpath(place, Path(page.file.src_uri).parent)}{anchor})"
-    return text
+    return text if (ROOT / file).exists() else link[0]  # of which MkDocs complains
 
   return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)((?:#[^)\s]*)?)\)", lead, markdown)

@@ -18,7 +18,10 @@ from convert.keymap import PARAMETERS
 from hvsjnd_jax import console
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")))
+PAGES = (
+  *("README.md", "CONTRIBUTING.md"),
+  *sorted(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")),
+)
 SIDE_PX = 176  # of the photographs: MS-SSIM takes no less than 161
 
 # What the commands may find: folders of photographs, weights of the reader's own, and checkpoints.
