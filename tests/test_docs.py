@@ -54,7 +54,9 @@ SHAPES = {
 def read_blocks(page: str, language: str) -> list[tuple[str, str]]:
   """The page's blocks, each after the reason for which it is not run, or ""."""
   text = (ROOT / page).read_text()
-  return re.findall(rf"(?:<!-- not run: (.+) -->\n)?```{language}\n(.*?)```", text, re.DOTALL)
+  blocks = re.findall(rf"(?:<!-- not run: ([^\n]+) -->\n)?```{language}\n(.*?)```", text, re.DOTALL)
+  assert len(blocks) == text.count(f"```{language}\n"), page
+  return blocks
 
 
 def read_commands(block: str) -> Iterator[list[str]]:
