@@ -17,7 +17,7 @@ PAGES = tuple(
   map(
     Path,
     (
-      *("README.md", "docs/speed.md", "docs/training.md"),
+      *("README.md", "docs/speed.md", "docs/training.md", "notebooks/README.md"),
       *("hvsjnd_jax/assets/default/README.md", "hvsjnd_jax/assets/paper/README.md"),
     ),
   )
