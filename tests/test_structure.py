@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 PAGES = [
   str(file.relative_to(ROOT))
-  for pattern in ("*.md", "docs/**/*.md", "hvsjnd_jax/assets/*/README.md", "tests/data/README.md")
+  for pattern in (
+    *("*.md", "docs/**/*.md", "notebooks/README.md"),
+    *("hvsjnd_jax/assets/*/README.md", "tests/data/README.md"),
+  )
   for file in sorted(ROOT.glob(pattern))
 ]
 
