@@ -18,7 +18,7 @@ PAGES = tuple(
   map(
     Path,
     (
-      *("README.md", "docs/speed.md", "docs/training.md"),
+      *("README.md", "docs/corpora.md", "docs/speed.md", "docs/training.md"),
       *("hvsjnd_jax/assets/default/README.md", "hvsjnd_jax/assets/paper/README.md"),
     ),
   )
@@ -35,7 +35,7 @@ MODULES = (
   *("butteraugli", "visibility", "dataset", "data", "steps"),
   *("checkpoint", "preemption", "logbook", "runs", "training", "aot", "compilation"),
   # commands
-  *("console", "eval", "compare", "calibrate", "export", "train"),
+  *("console", "records", "outputs", "eval", "compare", "calibrate", "export", "train"),
 )
 
 
