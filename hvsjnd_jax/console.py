@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 from tqdm import tqdm
@@ -36,7 +36,13 @@ from hvsjnd_jax.images import (
 )
 from hvsjnd_jax.models import is_model, list_models
 from hvsjnd_jax.priors import AttentionLayer
+from hvsjnd_jax.sharding import JoinError
 from hvsjnd_jax.weights import SHIPPED, WeightsError
+
+# Gives the pixels, or raises ImageError.
+Read = Callable[[Path], Pixels]
+# Gives height and width without decoding; None if they cannot be read.
+ReadSize = Callable[[Path], tuple[int, int] | None]
 
 # CC0 and public-domain photographs that come with scikit-image.
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -68,7 +74,7 @@ def run_command(name: str, run: Callable[[], int]) -> int:
       status = run()
     print(end="", flush=True)
     return status
-  except (WeightsError, UsageError) as error:
+  except (JoinError, UsageError, WeightsError) as error:
     print(f"{name}: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
@@ -172,6 +178,35 @@ def check_models(option: str, names: Sequence[str]) -> None:
       raise UsageError(f"{option}: unknown model {name!r}; known: {known}, folders of weights")
 
 
+class Photographs(NamedTuple):
+  """Images by path, or by what stands for one in a dataset, and how they are read."""
+
+  paths: list[Path]
+  read: Read = read_image
+  read_size: ReadSize = read_size
+
+
+def open_dataset(name: str, split: str) -> Photographs:
+  """The images of a TensorFlow dataset, as NAME/SPLIT/000000 and so on.
+
+  Raises:
+    UsageError: If there is no such dataset or split, or it holds no RGB images.
+  """
+  from hvsjnd_jax.data import DataError, PhotoDataset  # TFDS and Grain take seconds
+
+  logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV
+  try:
+    photos = PhotoDataset(name, split)
+  except DataError as error:
+    raise UsageError(str(error)) from None
+
+  return Photographs(
+    [Path(name, split, f"{i:06d}") for i in range(len(photos))],
+    lambda path: photos.read(int(path.name)),
+    lambda path: photos.read_size(int(path.name)),
+  )
+
+
 def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None) -> list[Path]:
   """The images under `--path`; without it those of scikit-image. Says what was passed over.
 
@@ -196,37 +231,42 @@ def _locate_samples() -> list[Path]:
   return [folder / name for name in _SAMPLES]
 
 
-def plan_window(files: list[Path]) -> windows.Window:
+def plan_window(files: list[Path], *, read_size: ReadSize = read_size) -> windows.Window:
   """The window for all these images, by the sizes that their heads give."""
   sizes = [size for file in files if (size := read_size(file)) is not None]
   return windows.plan_window(sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)])
 
 
 @contextlib.contextmanager
-def progress(files: list[Path]) -> Iterator[Iterator[tuple[Path, Pixels | ImageError]]]:
+def progress(
+  files: list[Path], *, read: Read = read_image
+) -> Iterator[Iterator[tuple[Path, Pixels | ImageError]]]:
   """Each file and what it holds, under a progress bar; the next is read on the way."""
+  images = _read_ahead(files, read)
   with (
     _stderr_of_python_alone(),
-    tqdm(_read_ahead(files), total=len(files), unit="image", disable=None) as bar,  # not in a pipe
+    tqdm(images, total=len(files), unit="image", disable=None) as bar,  # not in a pipe
   ):
     yield iter(bar)
 
 
-def _read_ahead(files: list[Path]) -> Iterator[tuple[Path, Pixels | ImageError]]:
+def _read_ahead(files: list[Path], read: Read) -> Iterator[tuple[Path, Pixels | ImageError]]:
   """Each file and what it holds; the next is being read when one is given out."""
+  if not files:
+    return
   with ThreadPoolExecutor(max_workers=1) as thread:
-    upcoming = thread.submit(_read, files[0])
+    upcoming = thread.submit(_try, read, files[0])
     for file, following in zip(files, [*files[1:], None], strict=True):
       pixels = upcoming.result()
       if following is not None:
-        upcoming = thread.submit(_read, following)
+        upcoming = thread.submit(_try, read, following)
       yield file, pixels
 
 
-def _read(file: Path) -> Pixels | ImageError:
+def _try(read: Read, file: Path) -> Pixels | ImageError:
   try:
     with _silent_libraries():
-      return read_image(file)
+      return read(file)
   except ImageError as error:
     return error
 

@@ -11,6 +11,7 @@ turns a folder into such a dataset, which trains as --config.data.tfds=DIR.
 
 import argparse
 import hashlib
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,6 +108,8 @@ class PhotoDataset:
       open_builder = tfds.builder_from_directory if folder.is_dir() else tfds.builder
       builder: Any = open_builder(name)
       self._source = builder.as_data_source(split)
+      encoded = {"image": tfds.decode.SkipDecoding()}
+      self._encoded = builder.as_data_source(split, decoders=encoded)
       self._name = f"{name}, {split}"
       self._version = f"{builder.info.full_name}, {split}"
     except Exception as error:  # TFDS raises many kinds, and explains at length
@@ -121,11 +124,27 @@ class PhotoDataset:
 
   def __getitem__(self, index: int) -> Pixels:
     try:
+      return self.read(index)
+    except ImageError as error:
+      raise DataError(f"{self.name(index)}: {error}") from None
+
+  def read(self, index: int) -> Pixels:
+    """An image; raises ImageError where it cannot be read."""
+    try:
       example: Any = self._source[index]
     except Exception as error:  # a damaged record raises many kinds
       reason = str(error).strip().partition("\n")[0]
-      raise DataError(f"{self.name(index)}: cannot be read: {reason}") from None
+      raise ImageError(f"cannot be read: {reason}") from None
     return example["image"]
+
+  def read_size(self, index: int) -> tuple[int, int] | None:
+    """Height and width, by the head of the encoded image; None if it cannot be read."""
+    try:
+      example: Any = self._encoded[index]
+      with Image.open(io.BytesIO(example["image"])) as opened:
+        return opened.height, opened.width
+    except Exception:  # reading the image will say which
+      return None
 
   def name(self, index: int) -> str:
     return f"{self._name}, image {index}"

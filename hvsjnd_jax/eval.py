@@ -4,6 +4,18 @@
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
   python -m hvsjnd_jax.eval --path photos --target-psnr 32.57
+  python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
+
+What a lmbda amounts to: with the default weights, on Kodak, means of 8-bit pictures,
+
+  lmbda                        1     2     5    10    15    20
+  PSNR, dB                  53.9  47.9  40.2  34.3  30.8  28.4
+  Butteraugli, 3-norm       0.10  0.22  0.55  1.15  1.79  2.45
+  Butteraugli, worst spot   0.29  0.53  1.31  2.72  4.11  5.53
+
+A distance of 1, which Butteraugli calls just noticeable, is reached at lmbda 4.0 in the worst
+spot of the median image, and at 8.8 by the 3-norm, over all of it. For other weights or
+photographs: python -m hvsjnd_jax.calibrate.
 
 With --target-psnr each image gets a lmbda of its own, at which the total PSNR, as it is
 reported: of the clipped, unrounded result, is the one given, to 0.005 dB. An image that no
@@ -12,6 +24,12 @@ lmbda takes there, its map being zero or its values clipped, is named and left o
 The signs of the noise follow from the seed and the image alone, not from the file's name or
 its place among the others. An image given twice is evaluated once. A --save folder inside a
 --path folder is left out of the walk, so that no run evaluates an earlier one.
+
+With --jsonl FILE a run that was stopped, even killed, goes on when the same command is given
+again: images that have a line with figures in FILE are skipped, and count in the means;
+errors are tried again. A line is written behind the image's pictures. Other settings, or
+fewer images, are refused. With --multihost the processes share the images, each with lines
+in a part of FILE of its own; at the end FILE is that of a single process, byte for byte.
 
 Images are computed through windows of one shape, so that a folder of many sizes compiles
 once, and memory does not grow with the image beyond some copies of it. The shape is chosen
@@ -27,19 +45,23 @@ written, 130 when it was interrupted, and 141 when the reader of its output left
 """
 
 import argparse
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax import figures, pictures, weights, windows
+from hvsjnd_jax import figures, weights, windows
 from hvsjnd_jax.console import (
+  Photographs,
   UsageError,
   add_photographs,
   add_weights,
@@ -47,32 +69,38 @@ from hvsjnd_jax.console import (
   check_output,
   check_size,
   find_photographs,
-  make_folder,
   make_parser,
+  open_dataset,
   parse_psnr,
   plan_window,
   progress,
   run_command,
   write_json,
-  writing,
 )
 from hvsjnd_jax.estimator import JNDModel, inject
-from hvsjnd_jax.images import ImageError, Pixels, place, to_uint8, write_npy, write_png
+from hvsjnd_jax.images import ImageError, Pixels
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.noise import UnreachableError, draw_signs, find_scale
+from hvsjnd_jax.outputs import OUTPUTS, make_stems, parse_outputs, save_outputs
+from hvsjnd_jax.records import Record, RecordWriter, Settings, begin, gather
+from hvsjnd_jax.sharding import join_processes
 
 # Of the image, with --save: 73 was measured, a window's own memory left out.
 _BYTES_PER_PIXEL = 80
 # For the noise: no array of the image's size on the way.
 _ROWS_AT_ONCE = 64
 _LARGEST_LMBDA = float(np.finfo(np.float32).max)
-_OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parse(argv)
-  return run_command("eval", lambda: _run(args))
+  status = run_command("eval", lambda: _run(args))
+  if status > 1 and args.multihost and jax.process_count() > 1:
+    # An orderly exit would wait for the others, who wait for this one.
+    sys.stderr.flush()
+    os._exit(status)
+  return status
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -118,7 +146,38 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     help="a folder of VGG16's weights, which dists needs and this package does not ship: "
     "python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR",
   )
+  parser.add_argument(
+    "--outputs",
+    type=parse_outputs,
+    metavar="O,O",
+    help=f"with --save: what to write, of {', '.join(OUTPUTS)} (default: all)",
+  )
+  parser.add_argument(
+    "--jsonl",
+    type=Path,
+    metavar="FILE",
+    help="write a line of JSON as soon as an image is done; where FILE holds some already, go on",
+  )
+  parser.add_argument(
+    "--tfds", metavar="NAME|DIR", help="in place of --path: a dataset of TensorFlow Datasets"
+  )
+  parser.add_argument(
+    "--tfds-split", default="train", metavar="S", help="of --tfds, such as test (default: train)"
+  )
+  parser.add_argument(
+    "--multihost",
+    action="store_true",
+    help="share the images with the other hosts' processes (TPU pod, SLURM, ...); needs --jsonl",
+  )
   args = parser.parse_args(argv)
+  if args.tfds is not None and args.path is not None:
+    parser.error("argument --tfds: not allowed with argument --path")
+  if args.multihost and args.jsonl is None:
+    parser.error("--multihost needs --jsonl FILE, in a folder that all processes see")
+  if args.outputs is not None and args.save is None:
+    parser.error("--outputs needs --save DIR")
+  if args.save is not None:
+    args.outputs = args.outputs or OUTPUTS
   if args.lmbda is None and args.target_psnr is None:
     args.lmbda = 1.0
   return args
@@ -147,52 +206,110 @@ def _window(text: str) -> tuple[int, int]:
 
 
 def _run(args: argparse.Namespace) -> int:
+  if args.multihost:
+    join_processes()
   try:
     args.metrics = figures.parse_metrics(args.metrics)
   except ValueError as error:
     raise UsageError(f"--metrics: {error}") from None
-  files = find_photographs(args.path, leave_out=args.save)
+  if args.tfds is None:
+    photographs = Photographs(find_photographs(args.path, leave_out=args.save))
+  else:
+    photographs = open_dataset(args.tfds, args.tfds_split)
   backbones = figures.load_backbones(args.metrics, vgg16=args.vgg16)
   model = weights.load(args.weights, dtype=args.dtype)
-  stems = {} if args.save is None else _make_stems(files, args.save)
-  if args.json is not None:
-    check_output("--json", args.json)
-  weights_used = _describe_weights(args, model)
-  args.window = args.window or plan_window(files)
-  records: list[figures.Figures] = []
-  paths: list[str] = []
-  lmbdas: list[float] = []
-  errors: list[dict[str, str]] = []
-  with progress(files) as photographs, _Background() as background:
-    for file, pixels in photographs:
+  stems = {} if args.save is None else make_stems(photographs.paths, args.save)
+  for option, file in (("--json", args.json), ("--jsonl", args.jsonl)):
+    if file is not None:
+      check_output(option, file)
+
+  paths, read, read_size = photographs
+
+  def settle(former: Settings) -> Settings:
+    args.window = args.window or former.get("window") or plan_window(paths, read_size=read_size)
+    return _describe_settings(args, model)
+
+  saved = {str(path): str(stems[path]) if stems else None for path in paths}
+  if args.jsonl is None:
+    settings, records, lines = settle({}), {}, None
+  else:
+    settings, records = begin(args.jsonl, saved, settle)
+    lines = RecordWriter(args.jsonl, settings)
+  if records and not jax.process_index():
+    print(f"{args.jsonl}: {len(records)} of {len(paths)} images are done already")
+  share = paths[jax.process_index() :: jax.process_count()]
+  share = [path for path in share if str(path) not in records]
+  with (
+    lines or contextlib.nullcontext(),
+    progress(share, read=read) as images,
+    _Background() as background,
+  ):
+    for path, pixels in images:
+      tasks: list[Callable[[], None]] = []
       try:
         if isinstance(pixels, ImageError):
           raise pixels
         check_size(pixels, bytes_per_pixel=_BYTES_PER_PIXEL)
         evaluated = _evaluate(model, pixels, args, backbones)
       except (ImageError, UnreachableError) as error:
-        errors.append({"path": str(file), "error": str(error)})
-        tqdm.write(f"eval: {file}: {error}", file=sys.stderr)
-        continue
-      described = figures.describe(evaluated.figures, args.metrics, size=pixels.shape[:2])
-      found = "" if args.target_psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
-      tqdm.write(f"Images Path is: {file}\n{found}{described}")
-      records.append(figures.select(evaluated.figures, args.metrics))
-      paths.append(str(file))
-      lmbdas.append(evaluated.lmbda)
-      if stems:
-        background.run(_save_pictures, stems[file], pixels, evaluated)
+        record: Record = {"path": str(path), "error": str(error)}
+        tqdm.write(f"eval: {path}: {error}", file=sys.stderr)
+      else:
+        height, width, _ = pixels.shape
+        record = {"path": str(path), "height": height, "width": width, "lmbda": evaluated.lmbda}
+        record |= figures.select(evaluated.figures, args.metrics)
+        described = figures.describe(evaluated.figures, args.metrics, size=(height, width))
+        found = "" if args.target_psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
+        tqdm.write(f"Images Path is: {path}\n{found}{described}")
+        if stems:
+          record["saved"] = saved[str(path)]
+          tasks.append(partial(_save, stems[path], args.outputs, pixels, evaluated))
+      records[str(path)] = record
+      if lines is not None:  # behind the pictures: it says that the image is done
+        tasks.append(partial(lines.add, record))
+      background.run(tasks)
 
-  mean = figures.average(records)
+  if args.jsonl is not None:
+    gathered = gather(args.jsonl, list(saved))
+    if gathered is None:  # the first process speaks for all
+      return _judge(records.values())
+    records = gathered
+  return _report(args, settings, [records[str(path)] for path in paths])
+
+
+def _describe_settings(args: argparse.Namespace, model: JNDModel) -> Settings:
+  """All that figures and pictures depend on, but for the images."""
+  needs_vgg16 = any(METRICS[name].backbone == "vgg16" for name in args.metrics)
+  return {
+    "lmbda": args.lmbda,
+    "target_psnr": args.target_psnr,
+    "seed": args.seed,
+    "metrics": args.metrics,
+    "window": args.window,
+    "weights": weights.read_manifest(args.weights)["sha256"],
+    "resolution": args.resolution or model.resolution,
+    "attention": args.attention or model.attention,
+    "dtype": args.dtype,
+    "vgg16": weights.read_backbone_manifest("vgg16", args.vgg16)["sha256"] if needs_vgg16 else None,
+    "outputs": args.outputs,
+  }
+
+
+def _report(args: argparse.Namespace, settings: Settings, records: list[Record]) -> int:
+  """Prints the means, writes --json, and returns the exit status."""
+  errors = [record for record in records if "error" in record]
+  images = [record for record in records if "error" not in record]
+  mean = figures.average([figures.select(record, args.metrics) for record in images])
   found_lmbda = None
-  if records:
+  if images:
     described = figures.describe(mean, args.metrics)
     if args.target_psnr is not None:
+      lmbdas = [record["lmbda"] for record in images]
       found_lmbda = {"mean": float(np.mean(lmbdas)), "median": float(np.median(lmbdas))}
       described = "lmbda: {mean:.6g}, median {median:.6g}\n".format(**found_lmbda) + described
-    print(f"Mean over {len(records)} image{'s' * (len(records) > 1)}:\n{described}")
+    print(f"Mean over {len(images)} image{'s' * (len(images) > 1)}:\n{described}")
   if errors:
-    print(f"eval: {len(errors)} of {len(files)} files could not be used", file=sys.stderr)
+    print(f"eval: {len(errors)} of {len(records)} files could not be used", file=sys.stderr)
   if args.json is not None:
     report = {
       "lmbda": args.lmbda,
@@ -200,20 +317,26 @@ def _run(args: argparse.Namespace) -> int:
       "found_lmbda": found_lmbda,
       "seed": args.seed,
       "window": args.window,
-      "weights": weights_used,
-      "images": [
-        {"path": p, "lmbda": lmbda, **r} for p, lmbda, r in zip(paths, lmbdas, records, strict=True)
-      ],
+      "weights": {
+        "name": args.weights,
+        "sha256": settings["weights"],
+        **{name: settings[name] for name in ("resolution", "attention", "dtype")},
+      },
+      "images": images,
       "mean": mean,
       "errors": errors,
     }
     write_json(args.json, report)
-  too_small = any(None in record.values() for record in records)
-  return 1 if errors or too_small else 0
+  return _judge(records)
+
+
+def _judge(records: Iterable[Record]) -> int:
+  """The exit status: 1 where an image could not be used, or was too small for a metric."""
+  return int(any("error" in record or None in record.values() for record in records))
 
 
 class _Background:
-  """One task at a time in another thread; its error is raised with the next, or at the end."""
+  """Tasks in another thread, an image's at a time; an error comes with the next, or at the end."""
 
   def __init__(self) -> None:
     self._thread = ThreadPoolExecutor(max_workers=1)
@@ -227,37 +350,19 @@ class _Background:
       if kind is None:
         self._wait()
 
-  def run(self, function: Callable[..., None], *arguments: Any, **options: Any) -> None:
+  def run(self, tasks: Sequence[Callable[[], None]]) -> None:
+    """Runs tasks in their order, as soon as those before are done."""
     self._wait()
-    self._task = self._thread.submit(function, *arguments, **options)
+    self._task = self._thread.submit(_call, tasks)
 
   def _wait(self) -> None:
     if self._task is not None:
       self._task.result()
 
 
-def _make_stems(files: list[Path], folder: Path) -> dict[Path, Path]:
-  """Where each image's pictures go, less their suffixes: the inputs' own tree and names.
-
-  Which names depends on the set of files, not on their order: where two files differ in
-  the extension only, all names keep theirs.
-  """
-  make_folder(folder)
-  places = {file: place(file) for file in files}
-  root = os.path.commonpath([path.parent for path in places.values()])
-  stems = {file: folder / path.relative_to(root).with_suffix("") for file, path in places.items()}
-  if len(set(stems.values())) < len(files):
-    stems = {file: folder / path.relative_to(root) for file, path in places.items()}
-  inputs = set(places.values())
-  for stem in stems.values():
-    for output in (_output(stem, name) for name in _OUTPUTS):
-      if place(output) in inputs:
-        raise UsageError(f"{output} is an image to evaluate; choose another folder for --save")
-  return stems
-
-
-def _output(stem: Path, name: str) -> Path:
-  return stem.with_name(f"{stem.name}_{name}")
+def _call(tasks: Iterable[Callable[[], None]]) -> None:
+  for task in tasks:
+    task()
 
 
 class _Evaluated(NamedTuple):
@@ -315,33 +420,16 @@ def _split_rows(pixels: Pixels) -> Iterator[slice]:
     yield slice(start, start + _ROWS_AT_ONCE)
 
 
-def _describe_weights(args: argparse.Namespace, model: JNDModel) -> dict[str, str]:
-  manifest = weights.read_manifest(args.weights)
-  return {
-    "name": args.weights,
-    "sha256": manifest["sha256"],
-    "resolution": args.resolution or model.resolution,
-    "attention": args.attention or model.attention,
-    "dtype": args.dtype,
-  }
-
-
-def _save_pictures(stem: Path, pixels: Pixels, evaluated: _Evaluated) -> None:
-  sheet = pictures.analysis_sheet(
+def _save(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: _Evaluated) -> None:
+  save_outputs(
+    stem,
+    names,
     pixels,
-    attention=evaluated.attention,
-    jnd=evaluated.jnd,
     distorted=evaluated.distorted,
+    jnd=evaluated.jnd,
+    attention=evaluated.attention,
     note=f"lmbda {evaluated.lmbda:g}: {evaluated.figures['psnr']:.2f} dB",
   )
-  jnd, _ = pictures.visible_jnd(evaluated.jnd)
-  attention = pictures.jet(evaluated.attention)
-  outputs = (to_uint8(evaluated.distorted), jnd, evaluated.jnd, attention, sheet)
-  with writing(stem):
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for name, output in zip(_OUTPUTS, outputs, strict=True):
-      write = write_npy if name.endswith(".npy") else write_png
-      write(_output(stem, name), output)
 
 
 if __name__ == "__main__":

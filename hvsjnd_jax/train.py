@@ -48,6 +48,7 @@ from hvsjnd_jax.data import DataError
 from hvsjnd_jax.generator import Resolution
 from hvsjnd_jax.priors import AttentionLayer
 from hvsjnd_jax.runs import TrainError, export
+from hvsjnd_jax.sharding import JoinError, join_processes
 from hvsjnd_jax.training import Figures, PreemptedError, train
 from hvsjnd_jax.weights import WeightsError
 
@@ -74,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
       config = _load_config(args.config, overrides, photographs=True)
       if args.multihost:
-        _join()
+        join_processes()
       keep_compilations()
       _train(config, args.workdir)
   except PreemptedError as error:
     print(f"train: {error}; the same command goes on from there", file=sys.stderr)
     return 143  # 128 + SIGTERM
   except (
-    *(CheckpointError, DataError, TopologyError, TrainError, WeightsError, _UsageError),
-    OSError,
+    *(CheckpointError, DataError, JoinError, TopologyError, TrainError, WeightsError),
+    *(_UsageError, OSError),
   ) as error:
     print(f"train: {error}", file=sys.stderr)
     if args.multihost and jax.process_count() > 1:
@@ -168,22 +169,6 @@ def _load_config(file: str, overrides: list[str], *, photographs: bool) -> Train
     reason = str(error.args[0] if error.args else error)
     raise _UsageError(reason.partition("failure to load: ")[2] or reason) from None
   return config
-
-
-def _join() -> None:
-  """Joins the processes of all hosts.
-
-  JAX finds them by TPU metadata, SLURM, Open MPI or Kubernetes; elsewhere it is told by
-  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-  """
-  count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
-  try:
-    jax.distributed.initialize(
-      num_processes=int(count) if count else None, process_id=int(index) if index else None
-    )
-  except (RuntimeError, ValueError) as error:
-    reason = str(error).strip().partition("\n")[0]
-    raise _UsageError(f"--multihost: JAX found no other processes to join: {reason}") from None
 
 
 def _train(config: TrainConfig, workdir: Path) -> None:

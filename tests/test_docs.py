@@ -25,7 +25,7 @@ PAGES = (
 SIDE_PX = 176  # of the photographs: MS-SSIM takes no less than 161
 
 # What the commands may find: folders of photographs, weights of the reader's own, and checkpoints.
-FOLDERS = ("photos", "PHOTOS", "KODAK")
+FOLDERS = ("photos", "PHOTOS", "KODAK", "corpus")
 CHECKPOINTS = {
   "iter_20000.pth.tar": "hvs_sd",
   "Satisfy.pth.tar": "generator",

@@ -21,7 +21,7 @@ from flax import nnx
 from PIL import Image
 
 from hvsjnd_jax import eval as command
-from hvsjnd_jax import weights
+from hvsjnd_jax import outputs, weights
 from hvsjnd_jax.backbones import VGG16
 from hvsjnd_jax.estimator import JNDModel, estimate
 from hvsjnd_jax.eval import main
@@ -243,7 +243,7 @@ def test_metrics_are_reported_in_the_order_asked_for(
   stdout = capsys.readouterr().out
   assert re.fullmatch(rf".*extension: 1\n({image}){{3}}Mean over 3 images:\n{figures}", stdout)
   for record in result["images"]:
-    assert list(record) == ["path", "lmbda", "gmsd", *FIGURES, "ssim"]
+    assert list(record) == ["path", "height", "width", "lmbda", "gmsd", *FIGURES, "ssim"]
   assert list(result["mean"]) == ["gmsd", *FIGURES, "ssim"]
   for name in result["mean"]:
     values = [record[name] for record in result["images"]]
@@ -575,7 +575,7 @@ def test_disk_full_while_saving(
   def fail(*args: object) -> None:
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(command, "write_png", fail)
+  monkeypatch.setattr(outputs, "write_png", fail)
   assert run("--path", photos, "--save", "out") == 2
   assert capsys.readouterr().err == "eval: out/a/c: cannot be written: No space left on device\n"
 

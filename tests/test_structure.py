@@ -30,7 +30,7 @@ MODULES = (
   *("butteraugli", "visibility", "dataset", "data", "steps"),
   *("checkpoint", "preemption", "logbook", "runs", "training", "aot", "compilation"),
   # commands
-  *("console", "eval", "compare", "calibrate", "export", "train"),
+  *("console", "records", "outputs", "eval", "compare", "calibrate", "export", "train"),
 )
 
 
