@@ -97,7 +97,7 @@ def uniform(images: ImagesLike) -> Images:
     ValueError: If the shape is not [B, H, W, 3], if a side is below 8 pixels, or if values
       are those of another range, such as 0..255.
 
-  Example:
+  Examples:
     >>> round(255 * float(uniform(jnp.zeros((1, 16, 16, 3))).mean()), 3)
     1.0
   """
@@ -114,7 +114,7 @@ def chou_li_1995(images: ImagesLike) -> Images:
   Source: Chou and Li, "A perceptually tuned subband image coder based on the measure of
   just-noticeable-distortion profile", 1995.
 
-  Example:
+  Examples:
     >>> gray = jnp.full((1, 16, 16, 3), 127 / 255)
     >>> round(255 * float(chou_li_1995(gray).mean()), 3)
     3.0
@@ -136,7 +136,7 @@ def yang_2005(images: ImagesLike) -> Images:
   coding", 2005. Deviation: its map of luma on all channels; the paper has one for each of
   Y, Cb and Cr. Other code in circulation masks as Chou and Li, and widens the edges.
 
-  Example:
+  Examples:
     >>> gray = jnp.full((1, 16, 16, 3), 127 / 255)
     >>> round(255 * float(yang_2005(gray).mean()), 3)
     3.0
@@ -165,7 +165,7 @@ def wu_2017(images: ImagesLike) -> Images:
   rounded before it is lifted, an edge and its negative have one orientation, the disk around
   edges is Euclidean.
 
-  Example:
+  Examples:
     >>> white = jnp.ones((1, 16, 16, 3))
     >>> round(255 * float(wu_2017(white).mean()), 3)  # 0.7 LA(255)
     4.2
@@ -187,7 +187,7 @@ def contrast_heuristic(images: ImagesLike) -> Images:
   Source: Fernandez et al., "Active image indexing", 2023, after Wu et al., 2017. Deviation:
   its map of luma, on all channels alike; there are forms for each channel, and for blue.
 
-  Example:
+  Examples:
     >>> white = jnp.ones((1, 16, 16, 3))
     >>> round(255 * float(contrast_heuristic(white)[0, 8, 8, 0]), 3)  # LA(255)
     6.0
@@ -213,7 +213,7 @@ def jiang_2022(images: ImagesLike) -> Images:
   in which the blocks vary by no more than rounding count as one component, after the others:
   an image of fewer than 65 blocks would be cut by chance. Of a flat image the map is 0.
 
-  Example:
+  Examples:
     >>> gray = jnp.full((1, 16, 16, 3), 0.5)
     >>> round(255 * float(jiang_2022(gray).max()), 3)
     0.0
@@ -229,7 +229,7 @@ class Baseline(NamedTuple):
     title: For tables and figures.
     year: Of the source; None where there is none.
 
-  Example:
+  Examples:
     >>> BASELINES["yang_2005"].title, BASELINES["yang_2005"].year
     ('Yang et al. (NAMM)', 2005)
   """

@@ -38,7 +38,7 @@ class JNDModel(nnx.Module):
     dtype: What the layers compute in, such as bfloat16; None: as the weights, float32.
     rngs: Source of the initial weights.
 
-  Example:
+  Examples:
     >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load()))
     1811622
   """
@@ -60,7 +60,7 @@ class JNDModel(nnx.Module):
 class Analysis(NamedTuple):
   """The JND map xj, and the priors it was drawn from.
 
-  Example:
+  Examples:
     >>> Analysis._fields, Priors._fields
     (('jnd', 'priors'), ('degraded', 'attention', 'gradient'))
   """
@@ -106,7 +106,7 @@ def estimate(
 
   Source: Jin et al., arXiv 2208.07583.
 
-  Example:
+  Examples:
     >>> estimate(hvsjnd_jax.load(), jnp.zeros((1, 16, 16, 3))).shape
     (1, 16, 16, 3)
   """
@@ -128,7 +128,7 @@ def analyze(
   Returns:
     The map and the priors.
 
-  Example:
+  Examples:
     >>> seen = analyze(hvsjnd_jax.load(), jnp.zeros((1, 16, 16, 3)))
     >>> seen.jnd.shape, seen.priors.attention.shape
     ((1, 16, 16, 3), (1, 16, 16, 1))
@@ -177,7 +177,7 @@ def degrade(model: JNDModel, images: ImagesLike) -> Images:
   Raises:
     TypeError, ValueError: As `estimate`.
 
-  Example:
+  Examples:
     >>> degrade(hvsjnd_jax.load(), jnp.zeros((1, 16, 16, 3))).shape
     (1, 16, 16, 3)
   """
@@ -201,7 +201,7 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
   Returns:
     Signs, float32.
 
-  Example:
+  Examples:
     >>> jnp.unique(random_signs(jax.random.key(0), (8, 8))).tolist()
     [-1.0, 1.0]
   """
@@ -232,7 +232,7 @@ def inject(
 
   Source: Jin et al., arXiv 2208.07583.
 
-  Example:
+  Examples:
     >>> images, jnd = jnp.full((1, 8, 8, 3), 0.5), jnp.full((1, 8, 8, 3), 0.0625)
     >>> float(inject(images, jnd, -jnp.ones((8, 8)), lmbda=2).mean())
     0.375

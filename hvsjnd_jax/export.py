@@ -77,7 +77,7 @@ def export_estimate(
 
   Source: https://docs.jax.dev/en/latest/export/export.html.
 
-  Example:
+  Examples:
     >>> program = export_estimate(hvsjnd_jax.load(), (16, 24), platforms=["cpu"])
     >>> program.in_avals
     (ShapedArray(float32[b,16,24,3]),)

@@ -68,7 +68,7 @@ def rate_distortion_objective(
   Source: Ballé et al., "End-to-end Optimized Image Compression", 2017. Deviation: the
   released training file draws the noise and leaves it unused.
 
-  Example:
+  Examples:
     >>> def measure(hvs_sd, images):
     ...   keys = jax.random.split(jax.random.key(0), len(images))
     ...   return rate_distortion_objective(hvs_sd, images, keys, config=RateDistortionConfig())
@@ -129,7 +129,7 @@ def jnd_objective(
   level under their gradient magnitudes, where the published 1e-12 makes noise of the
   gradient.
 
-  Example:
+  Examples:
     >>> def measure(model, images):
     ...   keys = jax.random.split(jax.random.key(0), len(images))
     ...   return jnd_objective(model, images, keys, config=JNDConfig())
@@ -202,7 +202,7 @@ def magnitude_loss(noise: Images, *, target: float) -> Losses:
   Source: the form is that of `mean_magnitude_loss`, the released one; means, target and
   channels are ours.
 
-  Example:
+  Examples:
     >>> noise = jnp.ones((1, 8, 8, 3))
     >>> round(float(magnitude_loss(noise, target=2)[0]), 3)  # log(5 / 4)
     0.223
@@ -227,7 +227,7 @@ def mean_magnitude_loss(jnd: Images, images: Images) -> Losses:
 
   Source: the published JND code. The paper has no formula; `magnitude_loss` is ours.
 
-  Example:
+  Examples:
     >>> flat = jnp.zeros((1, 8, 8, 3))
     >>> round(float(mean_magnitude_loss(flat, flat)[0]), 3)
     0.0
@@ -255,7 +255,7 @@ def total_variation_loss(jnd: Images, images: Images) -> Losses:
 
   Source: the published JND code.
 
-  Example:
+  Examples:
     >>> flat = jnp.zeros((1, 8, 8, 3))
     >>> round(float(total_variation_loss(flat, flat)[0]), 3)
     0.0
@@ -281,7 +281,7 @@ def edge_magnitude(images: Images) -> Images:
   Returns:
     Magnitudes, same shape, >= 0.
 
-  Example:
+  Examples:
     >>> ramp = jnp.broadcast_to(jnp.arange(8)[:, None] / 8, (1, 8, 8, 3))
     >>> round(float(edge_magnitude(ramp)[0, 4, 4, 0]), 3)
     0.25
@@ -323,7 +323,7 @@ def attention_loss(
   do different evaluation metrics tell us about saliency models?", 2019. Which the paper
   trained with is not published.
 
-  Example:
+  Examples:
     >>> maps = jnp.zeros((1, 8, 8, 1))
     >>> float(attention_loss(maps + 0.5, maps)[0])
     0.5
@@ -356,7 +356,7 @@ def visibility_loss(noise: Images) -> Losses:
   Returns:
     Losses, [B], >= 0.
 
-  Example:
+  Examples:
     >>> float(visibility_loss(jnp.full((1, 8, 8, 3), 2.0))[0])
     4.0
   """
@@ -378,7 +378,7 @@ def quality_loss(distorted: Images, reference: Images) -> Losses:
 
   Source: ours; those of the metrics stand there.
 
-  Example:
+  Examples:
     >>> images = jnp.zeros((1, 168, 168, 3))
     >>> round(float(jax.jit(quality_loss)(images, images)[0]), 3)
     0.0
@@ -398,7 +398,7 @@ def classify(classifier: ResNet34, images: Images) -> Int[Array, " b"]:
   Returns:
     Classes, [B], integers.
 
-  Example:
+  Examples:
     >>> classifier = nnx.eval_shape(lambda: ResNet34(rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(classify, classifier, jnp.zeros((2, 32, 32, 3)))
     ShapeDtypeStruct(shape=(2,), dtype=int32)
@@ -441,7 +441,7 @@ def aic_loss(
 
   Source: the published JND code.
 
-  Example:
+  Examples:
     >>> vgg16 = nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
     >>> images, classes = jnp.zeros((2, 168, 168, 3)), jnp.asarray([0, 4])
     >>> jax.eval_shape(aic_loss, images, images, classes, vgg16=vgg16)

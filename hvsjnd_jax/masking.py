@@ -49,7 +49,7 @@ def threshold(images: Images, *, extent: Extent | None = None) -> Images:
   the rest is ours. The constants were chosen on training photographs, by Butteraugli, for
   noise of one PSNR in every channel: the default weights' card has the search.
 
-  Example:
+  Examples:
     >>> gray = jnp.full((1, 8, 8, 3), 0.5)
     >>> round(255 * float(threshold(gray).mean()), 3)
     2.0

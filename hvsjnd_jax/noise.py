@@ -29,7 +29,7 @@ _LARGEST = 1e250
 class UnreachableError(Exception):
   """No scale gives the PSNR; the message says why, and names neither image nor model.
 
-  Example:
+  Examples:
     >>> find_scale(abs, np.zeros((8, 8, 3)), psnr_db=30, largest=1)
     Traceback (most recent call last):
     hvsjnd_jax.noise.UnreachableError: 30 dB cannot be reached: the map is zero throughout
@@ -43,7 +43,7 @@ class Noisy(NamedTuple):
     pixels: The image, clipped and rounded.
     scale: What the map was multiplied with, of R, G and B.
 
-  Example:
+  Examples:
     >>> Noisy._fields
     ('pixels', 'scale')
   """
@@ -64,7 +64,7 @@ def draw_signs(pixels: Pixels, *, seed: int) -> Float[np.ndarray, "h w"]:
   Returns:
     Signs, float32, [H, W].
 
-  Example:
+  Examples:
     >>> np.unique(draw_signs(np.zeros((8, 8, 3), np.uint8), seed=0)).tolist()
     [-1.0, 1.0]
   """
@@ -98,7 +98,7 @@ def scale_to_psnr(
       PSNR: it is zero in too many places, clipping takes too much, or so few pixels change
       that the PSNR jumps.
 
-  Example:
+  Examples:
     >>> pixels, jnd, signs = np.full((8, 8, 3), 100, np.uint8), np.ones((8, 8, 3)), np.ones((8, 8))
     >>> noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=36.09, by_channel=False)
     >>> np.unique(noisy.pixels).tolist()  # 20 log10(255 / 4) = 36.09
@@ -168,7 +168,7 @@ def find_scale(
   Raises:
     UnreachableError: As `scale_to_psnr`.
 
-  Example:
+  Examples:
     >>> jnd = np.full((8, 8, 3), 0.5)
     >>> round(find_scale(lambda scale: (scale * 0.5) ** 2, jnd, psnr_db=20, largest=10), 3)
     0.2

@@ -26,7 +26,7 @@ def jet(values: Float[np.ndarray, "h w"]) -> Pixels:
   Returns:
     The map as a picture, [H, W, 3].
 
-  Example:
+  Examples:
     >>> jet(np.array([[0.0, 0.5, 1.0]])).tolist()
     [[[0, 0, 128], [128, 255, 128], [128, 0, 0]]]
   """
@@ -43,7 +43,7 @@ def visible_jnd(jnd: Float[np.ndarray, "h w 3"]) -> tuple[Pixels, float]:
   Returns:
     The map as a picture, and the value drawn as full intensity: the 99.5th percentile.
 
-  Example:
+  Examples:
     >>> picture, white = visible_jnd(np.full((8, 8, 3), 0.01))
     >>> int(picture.min()), white
     (255, 0.01)
@@ -72,7 +72,7 @@ def analysis_sheet(
   Returns:
     The sheet, [rows, columns, 3].
 
-  Example:
+  Examples:
     >>> zeros = np.zeros((8, 8, 3))
     >>> maps = {"attention": zeros[..., 0], "jnd": zeros, "distorted": zeros}
     >>> analysis_sheet(zeros.astype(np.uint8), **maps, note="lmbda 1").shape
@@ -103,7 +103,7 @@ def sheet(
   Returns:
     The sheet, [rows, columns, 3].
 
-  Example:
+  Examples:
     >>> sheet([("", np.zeros((8, 8, 3), np.uint8))] * 2, panel_px=16).shape
     (74, 68, 3)
   """

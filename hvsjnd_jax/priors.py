@@ -70,7 +70,7 @@ def compute_priors(
   Deviation: the published code returns NaN where a map has no contrast, and takes
   minima and maxima over a whole batch.
 
-  Example:
+  Examples:
     >>> seen = jax.jit(compute_priors)(hvsjnd_jax.load().hvs_sd, jnp.zeros((1, 16, 16, 3)))
     >>> seen.degraded.shape, seen.attention.shape, seen.gradient.shape
     ((1, 16, 16, 3), (1, 16, 16, 1), (1, 16, 16, 3))

@@ -70,7 +70,7 @@ Folder = str | os.PathLike[str]
 class WeightsError(Exception):
   """Weights that cannot be used; the message names the file and what is wrong.
 
-  Example:
+  Examples:
     >>> load("nowhere")
     Traceback (most recent call last):
     hvsjnd_jax.weights.WeightsError: nowhere/manifest.json: No such file or directory; ...
@@ -95,7 +95,7 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
     WeightsError: If the folder is no weights folder, or is damaged: the manifest's hash,
       every name, shape and type are checked.
 
-  Example:
+  Examples:
     >>> load("paper").resolution
     'reference'
   """
@@ -300,7 +300,7 @@ def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> Non
   Raises:
     WeightsError: If the folder is not empty, or cannot be written.
 
-  Example:
+  Examples:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   save(Path(folder, "mine"), load("paper"), provenance={"sources": ["the paper's"]})
     ...   read_manifest(Path(folder, "mine"))["sources"]

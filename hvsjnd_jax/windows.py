@@ -72,7 +72,7 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
   Raises:
     ValueError: If `max_pixels` holds no window of 128x128.
 
-  Example:
+  Examples:
     >>> plan_window([(480, 700), (700, 480)], max_pixels=2**20)
     Window(height=512, width=704)
   """
@@ -149,7 +149,7 @@ def analyze(
   Raises:
     ValueError: If the window has other sides.
 
-  Example:
+  Examples:
     >>> model = hvsjnd_jax.load()
     >>> images = np.zeros((1, 16, 24, 3), np.uint8)
     >>> options = {"resolution": "native", "attention": "reconstruction"}

@@ -35,7 +35,7 @@ class Metric(NamedTuple):
     unit: Of the score; empty for a plain number.
     backbone: The network that it must be given, by this name; None for none.
 
-  Example:
+  Examples:
     >>> METRICS["gmsd"].better, METRICS["gmsd"].smallest_px
     ('lower', 6)
   """

@@ -47,7 +47,7 @@ def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
   code: Ding's own interpolates larger images so that the shorter side is 256, this averages
   whole blocks; the two agree where the shorter side is 256 or less.
 
-  Example:
+  Examples:
     >>> images, vgg16 = jnp.zeros((2, 16, 16, 3)), nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(dists, images, images, vgg16=vgg16)
     ShapeDtypeStruct(shape=(2,), dtype=float32)

@@ -69,7 +69,7 @@ def fsim(
   of the two middle values; of S_I S_Q the magnitude counts, where the paper takes the real
   part of the power.
 
-  Example:
+  Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
     >>> round(float(jax.jit(fsim)(image, image)[0]), 3)
     1.0

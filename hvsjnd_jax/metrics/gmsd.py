@@ -42,7 +42,7 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   the published JND code: on R, G and B together, not on luma; n - 1, not n. For the paper's
   own, pass luma, [B, H, W, 1].
 
-  Example:
+  Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
     >>> float(gmsd(image, image)[0])
     0.0

@@ -26,7 +26,7 @@ def psnr(distorted: Images, reference: Images) -> Scores:
 
   Source: 100 for equal images is the published code's convention.
 
-  Example:
+  Examples:
     >>> image = jnp.full((1, 8, 8, 3), 0.5)
     >>> round(float(psnr(image + 0.1, image)[0]), 3)
     20.0

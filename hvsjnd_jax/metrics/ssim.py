@@ -58,7 +58,7 @@ def ssim(distorted: Images, reference: Images) -> Scores:
   implementations that first shrink them to about 256 pixels, as the authors advise, give
   other figures from 384 pixels on.
 
-  Example:
+  Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
     >>> float(ssim(image, image)[0])
     1.0
@@ -98,7 +98,7 @@ def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "w
   2003. Deviation, as in the published JND code: on R, G and B, not on luma, and the 2x2
   mean counts a row of zeros on both ends of an odd side.
 
-  Example:
+  Examples:
     >>> image = jnp.full((1, 168, 168, 3), 0.5)
     >>> round(float(jax.jit(ms_ssim)(image, image)[0]), 3)
     1.0
