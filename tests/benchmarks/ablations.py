@@ -256,10 +256,9 @@ _objective = jax.jit(functools.partial(jnd_objective, config=JNDConfig()))
 
 
 def _configure(num_steps: int, settings: Mapping[str, Any]) -> TrainConfig:
-  warmup_steps = min(JNDConfig().warmup_steps, num_steps // 4)
-  # Shorter than the default's, as the run is.
-  jnd = JNDConfig(num_steps=num_steps, warmup_steps=warmup_steps, ema_decay=0.99, **settings)
-  return TrainConfig(stage="jnd", jnd=jnd)
+  # Both shorter than the default's, as the run is.
+  shorter = {"warmup_steps": min(JNDConfig().warmup_steps, num_steps // 4), "ema_decay": 0.99}
+  return TrainConfig(stage="jnd", jnd=JNDConfig(**{"num_steps": num_steps, **shorter, **settings}))
 
 
 def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> JNDModel:
