@@ -10,7 +10,7 @@ import scipy.stats
 from PIL import Image
 
 import hvsjnd_jax
-from hvsjnd_jax import compare
+from hvsjnd_jax import models
 from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
 from hvsjnd_jax.estimator import JNDModel
@@ -105,7 +105,7 @@ def test_models_are_set_against_people(
 
   bright = BASELINES["uniform"]._replace(function=draw)
   baselines = {"uniform": BASELINES["uniform"], "bright": bright}
-  for module in (human, compare):
+  for module in (human, models):
     monkeypatch.setattr(module, "BASELINES", baselines)
   assert human.read_noise_study(judged).judged == pytest.approx([5, 16 / 3, 17 / 3, 6])
   assert human.read_jpeg_study(judged).judged == [64, 63, 62, 61]
