@@ -17,7 +17,7 @@ Stage = Literal["hvs_sd", "jnd"]
 StageChoice = Literal["hvs_sd", "jnd", "both"]
 ComputeDtype = Literal["float32", "bfloat16"]
 # Forms of the terms of stage 2; `losses` says what each computes.
-MagnitudeForm = Literal["geometric", "mean", "total_variation"]
+MagnitudeForm = Literal["geometric", "rms", "mean", "total_variation"]
 QualityForm = Literal["ms_ssim_gmsd", "ms_ssim", "aic"]
 QualityDomain = Literal["perceptual", "pixels"]
 AttentionForm = Literal["l1", "kl", "correlation"]
@@ -98,6 +98,7 @@ class JNDConfig(StageConfig):
   quality_weight: float = 3.0
   attention_weight: float = 0.3
   visibility_weight: float = 0.25
+  visibility_power: float = 2.0  # of the noise; the higher, the more peaks count
   # Written into the weights as the defaults of `estimate`.
   resolution: Resolution = "fine"
   attention: AttentionLayer = "reconstruction"
@@ -176,6 +177,7 @@ class TrainConfig:
       ),
       ("jnd.lmbda", positive, "above 0 and finite"),
       ("jnd.magnitude_target", positive, "above 0 and finite"),
+      ("jnd.visibility_power", lambda value: 1 <= value < math.inf, "at least 1 and finite"),
       *(
         (f"jnd.{term}_weight", lambda value: 0 <= value < math.inf, "at least 0 and finite")
         for term in ("magnitude", "quality", "attention", "visibility")

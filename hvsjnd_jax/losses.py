@@ -100,8 +100,8 @@ def jnd_objective(
   in units of what contrast and luminance mask (`masking.threshold`), which are those of
   "geometric" too. The first three have forms:
 
-    magnitude_form  "geometric" `magnitude_loss` (ours), "mean" `mean_magnitude_loss`,
-                    "total_variation" `total_variation_loss`
+    magnitude_form  "geometric" `magnitude_loss` and "rms" `rms_magnitude_loss` (ours),
+                    "mean" `mean_magnitude_loss`, "total_variation" `total_variation_loss`
     quality_form    "ms_ssim_gmsd" `quality_loss` (ours), "ms_ssim" 1 - MS-SSIM (variant
                     "reference"), "aic" `aic_loss` of the trio that y2's class picks
     quality_domain  "perceptual" (the paper's); "pixels": x with y, and y's class, to see
@@ -145,9 +145,12 @@ def jnd_objective(
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
   noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
 
-  noise = config.lmbda * jnd / threshold(images)
+  thresholds = threshold(images)
+  noise = config.lmbda * jnd / thresholds
   if config.magnitude_form == "geometric":
     magnitude = magnitude_loss(noise, target=config.magnitude_target)
+  elif config.magnitude_form == "rms":
+    magnitude = rms_magnitude_loss(noise, thresholds, target=config.magnitude_target)
   elif config.magnitude_form == "mean":
     magnitude = mean_magnitude_loss(jnd, images)
   else:
@@ -176,7 +179,7 @@ def jnd_objective(
     "magnitude": magnitude,
     "quality": quality,
     "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
-    "visibility": visibility_loss(noise),
+    "visibility": visibility_loss(noise, power=config.visibility_power),
   }
   terms = {name: value.mean() for name, value in terms.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
@@ -208,7 +211,40 @@ def magnitude_loss(noise: Images, *, target: float) -> Losses:
     0.223
   """
   typical = jnp.exp(jnp.log(noise + _AMPLITUDE_FLOOR).mean(axis=(1, 2)))
-  return jnp.log((typical**2 + target**2) / (2 * typical * target)).mean(axis=-1)
+  return _compare_amounts(typical, target)
+
+
+def rms_magnitude_loss(noise: Images, thresholds: Images, *, target: float) -> Losses:
+  """log((N² + T²) / (2 N T)) for N² = mean (n t)² / mean t² of each channel, averaged.
+
+  n is noise in thresholds t: so N is the noise's root mean square in gray levels over that of
+  the thresholds. Noise of one PSNR has one such magnitude: what moves it from where it is seen
+  to where it is not costs nothing here. Where few huge peaks cost little elsewhere, it is they
+  that meet it; a `visibility_loss` of high power holds them.
+
+  Args:
+    noise: Amplitudes in thresholds, >= 0.
+    thresholds: Of each pixel and channel, > 0.
+    target: T > 0, in thresholds.
+
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: ours.
+
+  Examples:
+    >>> noise = jnp.full((1, 4, 4, 3), 0.5)
+    >>> rms_magnitude_loss(noise, jnp.ones_like(noise), target=0.5).round(6)
+    Array([0.], dtype=float32)
+  """
+  power, unit = (
+    jnp.square(amplitudes).mean(axis=(1, 2)) for amplitudes in (noise * thresholds, thresholds)
+  )
+  return _compare_amounts(jnp.sqrt(power / unit + _AMPLITUDE_FLOOR**2), target)
+
+
+def _compare_amounts(amounts: Float[Array, "b 3"], target: float) -> Losses:
+  return jnp.log((amounts**2 + target**2) / (2 * amounts * target)).mean(axis=-1)
 
 
 def mean_magnitude_loss(jnd: Images, images: Images) -> Losses:
@@ -344,14 +380,15 @@ def attention_loss(
   return 1 - mean_product(a, b) / jnp.sqrt(mean_product(a, a) * mean_product(b, b))
 
 
-def visibility_loss(noise: Images) -> Losses:
-  """Noise power, mean of N²: what a map of even visibility keeps lowest.
+def visibility_loss(noise: Images, *, power: float = 2.0) -> Losses:
+  """Mean of N^power: what a map of even visibility keeps lowest.
 
   Among the maps of a given geometric mean, it is least for the one that is a threshold's
   multiple everywhere.
 
   Args:
     noise: Amplitudes in masking thresholds: lmbda · JND map / `masking.threshold`.
+    power: >= 1; the higher, the more peaks count.
 
   Returns:
     Losses, [B], >= 0.
@@ -360,7 +397,7 @@ def visibility_loss(noise: Images) -> Losses:
     >>> float(visibility_loss(jnp.full((1, 8, 8, 3), 2.0))[0])
     4.0
   """
-  return jnp.square(noise).mean(axis=(1, 2, 3))
+  return (noise**power).mean(axis=(1, 2, 3))
 
 
 def quality_loss(distorted: Images, reference: Images) -> Losses:

@@ -82,6 +82,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.magnitude_target", 0.0),
     ("jnd.quality_weight", -1.0),
     ("jnd.visibility_weight", float("nan")),
+    ("jnd.visibility_power", 0.5),
     ("jnd.hvs_sd", "default"),
     ("jnd.resolution", "full"),
     ("jnd.attention", "decoder"),

@@ -83,11 +83,35 @@ def test_magnitude_loss_is_not_met_by_peaks():
   assert peaked > even + 0.1
 
 
+def test_rms_magnitude_is_that_of_gray_levels():
+  """Noise of one energy in gray levels has one magnitude, wherever it is."""
+  thresholds = jnp.asarray([[0.01, 0.02], [0.03, 0.04]])[None, ..., None] * jnp.ones(3)
+  unit = jnp.sqrt(jnp.mean(jnp.square(thresholds[..., 0])))
+  even = 0.5 * jnp.ones_like(thresholds)
+  one_pixel = jnp.zeros_like(thresholds).at[:, 0, 0].set(0.5 * 2 * unit / 0.01)
+  for noise in (even, one_pixel):
+    equal = losses.rms_magnitude_loss(noise, thresholds, target=0.5)
+    np.testing.assert_allclose(equal, [0], atol=FLOOR)
+    twice = losses.rms_magnitude_loss(2 * noise, thresholds, target=0.5)
+    np.testing.assert_allclose(twice, [np.log(5 / 4)], rtol=FLOOR)
+
+
+def test_rms_magnitude_of_no_noise_is_finite():
+  thresholds = 0.01 * jnp.ones((1, 4, 4, 3))
+  value, gradient = jax.value_and_grad(
+    lambda noise: losses.rms_magnitude_loss(noise, thresholds, target=0.5).sum()
+  )(jnp.zeros_like(thresholds))
+  assert jnp.isfinite(value)
+  assert jnp.isfinite(gradient).all()
+
+
 def test_visibility_loss_is_least_for_even_noise():
   """Among maps of one geometric mean, as `magnitude_loss` asks for."""
   uneven = jnp.asarray([[0.5, 1.0], [1.0, 2.0]])[None, ..., None]
   assert losses.visibility_loss(jnp.ones_like(uneven))[0] == 1
   np.testing.assert_allclose(losses.visibility_loss(uneven), [6.25 / 4], rtol=SUM)
+  sixth = losses.visibility_loss(uneven, power=6)
+  np.testing.assert_allclose(sixth, [(2 + 2**6 + 2**-6) / 4], rtol=SUM)
 
 
 def test_quality_loss_is_zero_for_equal_images(draw_images: DrawImages):

@@ -73,6 +73,8 @@ class Variant(NamedTuple):
   gradient_prior: bool = True
 
 
+_RMS = {"magnitude_form": "rms", "visibility_power": 6.0, "visibility_weight": 1.28}
+
 VARIANTS = {
   _BASE: Variant(),
   "all of it, seed 1": Variant(seed=1),
@@ -84,6 +86,13 @@ VARIANTS = {
   "no gradient prior": Variant(gradient_prior=False),
   "neither prior": Variant(attention_prior=False, gradient_prior=False),
   "no masking": Variant({"resolution": "native"}),
+  # Another objective: noise of one PSNR counts as equally much, and peaks count more.
+  "RMS, no quality": Variant(_RMS | {"quality_weight": 0.0, "attention_weight": 0.0}),
+  "RMS": Variant(_RMS | {"quality_weight": 30.0}),
+  "RMS, of pixels": Variant(_RMS | {"quality_weight": 30.0, "quality_domain": "pixels"}),
+  "RMS, neither prior": Variant(
+    _RMS | {"quality_weight": 30.0}, attention_prior=False, gradient_prior=False
+  ),
 }
 
 
