@@ -99,9 +99,10 @@ def _parse_lmbdas(text: str) -> list[float]:
 def _run(args: argparse.Namespace) -> int:
   check_models("--model", [args.model])
   files = find_photographs(args.path)
-  draw = load_model(args.model, plan_window(files))
+  window = plan_window(files)
+  draw = load_model(args.model, window)
   if args.json is not None:
-    check_output("--json", args.json)
+    check_output("--json", args.json, inputs=files)
   program = find_butteraugli()
   if program is None:
     print(f"calibrate: left out: {ADVICE}", file=sys.stderr)
@@ -135,11 +136,13 @@ def _run(args: argparse.Namespace) -> int:
     low, median, high = map(_show, quartiles.values())
     print(f"{norm} reaches {_DISTANCE:g} at lmbda {median} (median; quartiles {low} and {high})")
   too_small = visibility.name_too_small([next(iter(image.scores.values())) for image in images])
-  print("".join(f"{line}\n" for line in too_small), end="")
+  for line in too_small:
+    print(line)
   if args.json is not None:
     report = {
       "model": describe_model(args.model),
       "seed": args.seed,
+      "window": window,
       "mean": mean,
       "just_noticeable": {
         norm: {name: None if math.isinf(value) else value for name, value in quartiles.items()}

@@ -33,7 +33,6 @@ from tqdm import tqdm
 from hvsjnd_jax import pictures, visibility
 from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
 from hvsjnd_jax.console import (
-  UsageError,
   add_photographs,
   blame_image,
   check_models,
@@ -48,7 +47,7 @@ from hvsjnd_jax.console import (
   write_json,
   writing,
 )
-from hvsjnd_jax.images import ImageError, Pixels, place, write_png
+from hvsjnd_jax.images import ImageError, Pixels, write_png
 from hvsjnd_jax.models import describe_model, list_models, load_model
 from hvsjnd_jax.visibility import CASES, Case, Scores
 
@@ -90,9 +89,7 @@ def _run(args: argparse.Namespace) -> int:
   models = {name: load_model(name, window) for name in names}
   for option, file in (("--json", args.json), ("--sheet", args.sheet)):
     if file is not None:
-      check_output(option, file)
-      if place(file) in map(place, files):
-        raise UsageError(f"{option} {file}: an image to compare on; choose another file")
+      check_output(option, file, inputs=files)
   program = find_butteraugli()
   if program is None:
     print(f"compare: left out: {ADVICE}", file=sys.stderr)
@@ -139,7 +136,8 @@ def _run(args: argparse.Namespace) -> int:
   too_small = visibility.name_too_small(
     [next(iter(models.values())) for models in scores["channels"] if models]
   )
-  print("".join(f"{line}\n" for line in too_small), end="")
+  for line in too_small:
+    print(line)
   if args.json is not None:
     report = {
       "psnr": args.psnr,

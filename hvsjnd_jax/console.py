@@ -31,6 +31,7 @@ from hvsjnd_jax.images import (
   ImageError,
   Pixels,
   find_images,
+  place,
   read_image,
   read_size,
 )
@@ -344,12 +345,15 @@ def make_folder(folder: Path) -> None:
     raise UsageError(f"{folder}: a folder that cannot be written to")
 
 
-def check_output(option: str, file: Path) -> None:
-  """Refuses, before anything is computed, a file that could not be written after it.
+def check_output(option: str, file: Path, *, inputs: Sequence[Path] = ()) -> None:
+  """Refuses, before anything is computed, a file that could not or must not be written after it.
 
   Raises:
-    UsageError: If it is a folder, or lies in one that cannot be made or is read-only.
+    UsageError: If it is a folder, lies in one that cannot be made or is read-only, or is one
+      of the inputs.
   """
+  if file.exists() and place(file) in map(place, inputs):
+    raise UsageError(f"{option} {file}: one of the images; choose another file")
   if file.is_dir():
     raise UsageError(f"{option} {file}: a folder; expected the name of a file")
   if file.is_file() or not file.exists():  # /dev/stdout needs no folder

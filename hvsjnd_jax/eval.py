@@ -174,6 +174,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.error("argument --tfds: not allowed with argument --path")
   if args.multihost and args.jsonl is None:
     parser.error("--multihost needs --jsonl FILE, in a folder that all processes see")
+  if args.json is not None and args.json == args.jsonl:
+    parser.error("--json and --jsonl need a file each")
   if args.outputs is not None and args.save is None:
     parser.error("--outputs needs --save DIR")
   if args.save is not None:
@@ -221,7 +223,7 @@ def _run(args: argparse.Namespace) -> int:
   stems = {} if args.save is None else make_stems(photographs.paths, args.save)
   for option, file in (("--json", args.json), ("--jsonl", args.jsonl)):
     if file is not None:
-      check_output(option, file)
+      check_output(option, file, inputs=photographs.paths)
 
   paths, read, read_size = photographs
 

@@ -121,7 +121,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
       metavar="PX",
       help="of the images; others need another file",
     )
-  parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="what to write")
+  parser.add_argument(
+    "--out", type=Path, metavar="FILE", help="what to write (default: jnd_HEIGHTxWIDTH.bin)"
+  )
   parser.add_argument(
     "--platforms",
     default=",".join(PLATFORMS),
@@ -139,8 +141,9 @@ def _run(args: argparse.Namespace) -> int:
     _check(size, platforms)
   except ValueError as error:
     raise UsageError(str(error)) from None
+  out = args.out or Path(f"jnd_{args.height}x{args.width}.bin")
+  check_output("--out", out)
   model = weights.load(args.weights, dtype=args.dtype)
-  check_output("--out", args.out)
   program = export_estimate(
     model,
     size,
@@ -149,13 +152,13 @@ def _run(args: argparse.Namespace) -> int:
     platforms=platforms,
   )
   data = program.serialize()
-  with writing(args.out), whole_file(args.out) as partial:
+  with writing(out), whole_file(out) as partial:
     partial.write_bytes(data)
   print(
-    f"{args.out}: {len(data) / 1e6:.1f} MB, the JND maps of {args.height}x{args.width} images, "
+    f"{out}: {len(data) / 1e6:.1f} MB, the JND maps of {args.height}x{args.width} images, "
     f"for {', '.join(platforms)}. To run it, with jax and flatbuffers:\n\n"
     "import pathlib, jax.export\n"
-    f"estimate = jax.export.deserialize(pathlib.Path({str(args.out)!r}).read_bytes()).call\n"
+    f"estimate = jax.export.deserialize(pathlib.Path({str(out)!r}).read_bytes()).call\n"
     f"jnd = estimate(images)  # float32 [B, {args.height}, {args.width}, 3] in [0, 1], RGB; both"
   )
   return 0

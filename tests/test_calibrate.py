@@ -125,6 +125,17 @@ def test_lmbdas_that_are_none(text: str, capsys: pytest.CaptureFixture[str]):
   assert f"expected numbers above 0, such as 1,2,5,10,15,20, got {text}" in capsys.readouterr().err
 
 
+def test_report_does_not_take_an_image_s_place(
+  tmp_path: Path, pixels: Pixels, capsys: pytest.CaptureFixture[str]
+):
+  file = tmp_path / "a.png"
+  Image.fromarray(pixels).save(file)
+  before = file.read_bytes()
+  assert main(["--path", str(tmp_path), "--model", "uniform", "--json", str(file)]) == 2
+  assert capsys.readouterr().err.endswith("a.png: one of the images; choose another file\n")
+  assert file.read_bytes() == before
+
+
 def test_unknown_model(capsys: pytest.CaptureFixture[str]):
   assert main(["--model", "nobody"]) == 2
   assert "--model: unknown model 'nobody'; known: default, paper" in capsys.readouterr().err

@@ -420,7 +420,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
   "json to a folder": (("--path", "photos", "--json", "photos"), "--json photos: a folder"),
   "sheet over an image": (
     ("--path", "photos", "--sheet", "photos/a.png"),
-    "--sheet photos/a.png: an image to compare on; choose another file",
+    "--sheet photos/a.png: one of the images; choose another file",
   ),
 }
 

@@ -398,6 +398,7 @@ def test_folder_that_is_no_dataset(
 WRONG = {
   "--multihost": "--multihost needs --jsonl FILE, in a folder that all processes see",
   "--outputs jnd.npy": "--outputs needs --save DIR",
+  "--json x --jsonl x": "--json and --jsonl need a file each",
   "--save out --outputs jnd.npy,x": "argument --outputs: unknown output 'x'; known: ",
   "--path photos --tfds dataset": "argument --tfds: not allowed with argument --path",
 }

@@ -21,11 +21,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
   *("README.md", "CONTRIBUTING.md"),
   *sorted(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")),
+  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "paper")),
 )
 SIDE_PX = 176  # of the photographs: MS-SSIM takes no less than 161
 
 # What the commands may find: folders of photographs, weights of the reader's own, and checkpoints.
-FOLDERS = ("photos", "PHOTOS", "KODAK", "corpus")
+FOLDERS = ("photos", "PHOTOS", "KODAK", "OTHERS", "corpus")
 CHECKPOINTS = {
   "iter_20000.pth.tar": "hvs_sd",
   "Satisfy.pth.tar": "generator",
@@ -147,3 +148,5 @@ def test_page_runs(page: str, folder: Path):
       run(command)
   for name, shape in SHAPES.get(page, {}).items():
     assert names[name].shape == shape
+  if page == "docs/speed.md":
+    assert names["window"] == (320, 512)

@@ -76,6 +76,11 @@ def test_nothing_in_the_file_belongs_to_one_platform():
   assert set(re.findall(r"custom_call @(\w+)", program.mlir_module())) <= {"shape_assertion"}
 
 
+def test_file_is_named_after_the_size(folder: Path):
+  assert main([*SIZE, *ALONE]) == 0
+  assert [file.name for file in folder.iterdir()] == ["jnd_19x26.bin"]
+
+
 def read_constants(program: Exported) -> set[str]:
   constants = set(re.findall(r'dense<"0x\w+">', program.mlir_module()))
   assert constants, "the weights are in the program"
