@@ -6,7 +6,7 @@ Cost: some 40 minutes on two CPU cores; what each stage costs and gives stands i
 configs/hvs_sd.py and configs/jnd.py, which train one alone.
 """
 
-from hvsjnd_jax.config import TrainConfig
+from hvsjnd_jax.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

@@ -8,7 +8,7 @@ feature. Both measured for the default weights (see their model card), which an 
 trainer made, with other crops and noise.
 """
 
-from hvsjnd_jax.config import TrainConfig
+from hvsjnd_jax.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

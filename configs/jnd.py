@@ -8,7 +8,7 @@ models at the same PSNR (the default weights' model card). --config.jnd.hvs_sd=W
 the HVS-SD of weights W instead: converted ones, or shipped ones by name.
 """
 
-from hvsjnd_jax.config import TrainConfig
+from hvsjnd_jax.training.config import TrainConfig
 
 
 def get_config() -> TrainConfig:

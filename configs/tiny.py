@@ -6,7 +6,8 @@ Cost: 40 to 60 seconds on two CPU cores. Result: stage 1's loss falls from 755 t
 2's from 7.0 to 0.2. Both measured. The weights are of no use.
 """
 
-from hvsjnd_jax.config import DataConfig, JNDConfig, RateDistortionConfig, TrainConfig
+from hvsjnd_jax.data.config import DataConfig
+from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, TrainConfig
 
 
 def get_config() -> TrainConfig:

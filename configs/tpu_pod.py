@@ -10,7 +10,8 @@ Cost, computed and never run: 0.231 and 0.352 TFLOP, 4.5 and 15.8 GB moved, a st
 learning rates are guesses from the default's.
 """
 
-from hvsjnd_jax.config import DataConfig, JNDConfig, RateDistortionConfig, TrainConfig
+from hvsjnd_jax.data.config import DataConfig
+from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, TrainConfig
 
 
 def get_config() -> TrainConfig:

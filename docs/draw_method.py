@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 import hvsjnd_jax
-from hvsjnd_jax import masking, priors
-from hvsjnd_jax.images import Pixels, to_uint8
+from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.metrics import psnr
-from hvsjnd_jax.pictures import jet, visible_jnd
+from hvsjnd_jax.model import masking, priors
+from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.viz.sheets import jet, visible_jnd
 
 LMBDA = 10
 PART = np.s_[66:186, 110:290]  # of the photograph: the eyes

@@ -11,17 +11,10 @@ image-quality metrics, `hvsjnd_jax.baselines` classical JND models.
 """
 
 from hvsjnd_jax import baselines, metrics
-from hvsjnd_jax.estimator import (
-  Analysis,
-  JNDModel,
-  analyze,
-  degrade,
-  estimate,
-  inject,
-  random_signs,
-)
+from hvsjnd_jax.estimator import analyze, degrade, estimate, inject, random_signs
+from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
+from hvsjnd_jax.model.windows import plan_window
 from hvsjnd_jax.weights import WeightsError, load
-from hvsjnd_jax.windows import plan_window
 
 __all__ = [
   "Analysis",

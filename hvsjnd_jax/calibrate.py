@@ -25,32 +25,34 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax import visibility
-from hvsjnd_jax.butteraugli import ADVICE, ButteraugliError, butteraugli, find_butteraugli
-from hvsjnd_jax.console import (
-  add_photographs,
-  blame_image,
-  check_models,
-  check_output,
-  check_size,
-  find_photographs,
-  make_parser,
-  plan_window,
-  progress,
-  run_command,
-  write_json,
-)
+from hvsjnd_jax.cli.command import make_parser, run_command
+from hvsjnd_jax.cli.options import add_photographs, check_models
+from hvsjnd_jax.cli.outputs import check_output, write_json
+from hvsjnd_jax.cli.photographs import blame_image, check_size, find_photographs, plan_window
+from hvsjnd_jax.cli.prefetch import progress
+from hvsjnd_jax.data.images import ImageError, to_uint8
 from hvsjnd_jax.estimator import inject
-from hvsjnd_jax.figures import Figures
-from hvsjnd_jax.images import ImageError, Pixels, to_uint8
-from hvsjnd_jax.models import Model, describe_model, list_models, load_model
+from hvsjnd_jax.evaluation import calibration, comparison, tables
+from hvsjnd_jax.evaluation.butteraugli_program import (
+  ADVICE,
+  ButteraugliError,
+  butteraugli,
+  find_butteraugli,
+)
+from hvsjnd_jax.evaluation.estimators import Model, describe_model, list_models, load_model
+from hvsjnd_jax.evaluation.scores import Figures
 from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.ops.types import Pixels
 
 # As `compare`, whose metrics it measures.
 _BYTES_PER_PIXEL = 400
+
 _LMBDAS = "1,2,5,10,15,20"
+
 _DISTANCE = 1.0  # of Butteraugli: what its authors call just noticeable
+
 _NORMS = ("butteraugli_max", "butteraugli_3norm")
+
 _QUARTILES = {"q1": 25, "median": 50, "q3": 75}
 
 
@@ -123,19 +125,19 @@ def _run(args: argparse.Namespace) -> int:
         tqdm.write(f"calibrate: {file}: {error}", file=sys.stderr)
 
   images = list(calibrated.values())
-  mean = visibility.average([image.scores for image in images])
+  mean = comparison.average([image.scores for image in images])
   noticeable = {
     norm: _find_quartiles([image.noticeable[norm] for image in images])
     for norm in (_NORMS if images and program else ())
   }
   if images:
-    columns = visibility.list_columns(mean, kind="value", psnr=visibility.TOTAL_PSNR)
+    columns = tables.list_columns(mean, kind="value", psnr=tables.TOTAL_PSNR)
     print(f"{args.model}: means over {len(images)} image{'s' * (len(images) > 1)}")
-    print(visibility.tabulate(mean, columns, head="lmbda"))
+    print(tables.tabulate(mean, columns, head="lmbda"))
   for norm, quartiles in noticeable.items():
     low, median, high = map(_show, quartiles.values())
     print(f"{norm} reaches {_DISTANCE:g} at lmbda {median} (median; quartiles {low} and {high})")
-  too_small = visibility.name_too_small([next(iter(image.scores.values())) for image in images])
+  too_small = tables.name_too_small([next(iter(image.scores.values())) for image in images])
   for line in too_small:
     print(line)
   if args.json is not None:
@@ -165,7 +167,7 @@ def calibrate(
     draw: The model.
     lmbdas: Above 0.
     seed: Of the noise's signs.
-    program: As `visibility.score`; without it nothing is found.
+    program: As `comparison.score`; without it nothing is found.
   """
   image, jnd = pixels[None].astype(np.float32) / 255, draw(pixels)[None]
   signs = draw_signs(pixels, seed=seed)
@@ -174,13 +176,13 @@ def calibrate(
     return to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0])
 
   scores = {
-    f"{lmbda:g}": visibility.score(distort(lmbda), pixels, program=program) for lmbda in lmbdas
+    f"{lmbda:g}": comparison.score(distort(lmbda), pixels, program=program) for lmbda in lmbdas
   }
   noticeable: dict[str, float | None] = {}
   if program is not None:
     measure = functools.cache(lambda lmbda: butteraugli(program, distort(lmbda), pixels))
     for norm in _NORMS:
-      noticeable[norm] = visibility.find_lmbda(
+      noticeable[norm] = calibration.find_lmbda(
         lambda lmbda, norm=norm: measure(lmbda)[norm], distance=_DISTANCE
       )
   return Calibrated(scores, noticeable)

@@ -30,29 +30,23 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from hvsjnd_jax import pictures, visibility
-from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
-from hvsjnd_jax.console import (
-  add_photographs,
-  blame_image,
-  check_models,
-  check_output,
-  check_size,
-  find_photographs,
-  make_parser,
-  parse_psnr,
-  plan_window,
-  progress,
-  run_command,
-  write_json,
-  writing,
-)
-from hvsjnd_jax.images import ImageError, Pixels, write_png
-from hvsjnd_jax.models import describe_model, list_models, load_model
-from hvsjnd_jax.visibility import CASES, Case, Scores
+from hvsjnd_jax.cli.command import make_parser, run_command
+from hvsjnd_jax.cli.options import add_photographs, check_models, parse_psnr
+from hvsjnd_jax.cli.outputs import check_output, write_json, writing
+from hvsjnd_jax.cli.photographs import blame_image, check_size, find_photographs, plan_window
+from hvsjnd_jax.cli.prefetch import progress
+from hvsjnd_jax.data.images import ImageError, write_png
+from hvsjnd_jax.evaluation import comparison, tables
+from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
+from hvsjnd_jax.evaluation.comparison import CASES, Case
+from hvsjnd_jax.evaluation.estimators import describe_model, list_models, load_model
+from hvsjnd_jax.evaluation.tables import Scores
+from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.viz import sheets
 
 # Of the image; measured, a window's own memory left out; most of it is the metrics'.
 _BYTES_PER_PIXEL = 400
+
 _SHEET_IMAGES = 4
 
 
@@ -106,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
           raise pixels
         check_size(pixels, bytes_per_pixel=_BYTES_PER_PIXEL)
         with blame_image(pixels):
-          compared = visibility.compare(
+          compared = comparison.compare(
             pixels, models, psnr_db=args.psnr, seed=args.seed, program=program
           )
       except ImageError as error:
@@ -126,14 +120,14 @@ def _run(args: argparse.Namespace) -> int:
 
   summary: dict[Case, dict[str, Scores]] = {
     case: {
-      "mean": visibility.average(scores[case]),
-      "first_better": visibility.count_wins(scores[case], names[0]),
+      "mean": comparison.average(scores[case]),
+      "first_better": comparison.count_wins(scores[case], names[0]),
     }
     for case in CASES
   }
-  gains = visibility.gain_by_split(scores["channels"], scores["total"])
+  gains = comparison.gain_by_split(scores["channels"], scores["total"])
   _print_tables(summary, gains, scores, psnr_db=args.psnr, first=names[0])
-  too_small = visibility.name_too_small(
+  too_small = tables.name_too_small(
     [next(iter(models.values())) for models in scores["channels"] if models]
   )
   for line in too_small:
@@ -171,22 +165,22 @@ def _print_tables(
   }
   for case, head in heads.items():
     mean, shares = summary[case]["mean"], summary[case]["first_better"]
-    used, seen = len(visibility.select_common(scores[case])), len(scores[case])
+    used, seen = len(comparison.select_common(scores[case])), len(scores[case])
     if not mean:
       print(f"{head}: no image on which every model could be scored\n")
       continue
     of = f"{used} of {seen}" if used < seen else f"{used}"
-    psnr = visibility.CHANNEL_PSNR if case == "total" else ()
-    columns = visibility.list_columns(mean, kind="score", psnr=psnr)
+    psnr = tables.CHANNEL_PSNR if case == "total" else ()
+    columns = tables.list_columns(mean, kind="score", psnr=psnr)
     print(f"{head}: means over {of} image{'s' * (seen > 1)}, * the best")
-    print(visibility.tabulate(mean, columns), end="\n\n")
+    print(tables.tabulate(mean, columns), end="\n\n")
     if shares:
       print(f"{head}: on how many of the images {first} is better")
-      columns = visibility.list_columns(shares, kind="share")
-      print(visibility.tabulate({f"than {n}": s for n, s in shares.items()}, columns), end="\n\n")
+      columns = tables.list_columns(shares, kind="share")
+      print(tables.tabulate({f"than {n}": s for n, s in shares.items()}, columns), end="\n\n")
   if gains:
     print("What a model's own split among the channels gains, + being better")
-    print(visibility.tabulate(gains, visibility.list_columns(gains, kind="gain")))
+    print(tables.tabulate(gains, tables.list_columns(gains, kind="gain")))
 
 
 class _Crop(NamedTuple):
@@ -196,8 +190,8 @@ class _Crop(NamedTuple):
   panels: list[tuple[str, Pixels]]
 
 
-def _crop(name: str, pixels: Pixels, compared: visibility.Compared) -> _Crop:
-  difference, rows, columns = visibility.find_difference(pixels, compared.noisy)
+def _crop(name: str, pixels: Pixels, compared: comparison.Compared) -> _Crop:
+  difference, rows, columns = comparison.find_difference(pixels, compared.noisy)
   panels = [(f"{name} (figures: of the whole)", pixels[rows, columns].copy())]
   for model, noisy in compared.noisy.items():
     distance = compared.scores["channels"][model].get("butteraugli_3norm")
@@ -211,7 +205,7 @@ def _write_sheet(file: Path, crops: list[_Crop]) -> None:
     print(f"compare: {file} not written: no image has every model's noise", file=sys.stderr)
     return
   panels = [panel for crop in crops for panel in crop.panels]
-  sheet = pictures.sheet(panels, columns=len(crops[0].panels), panel_px=visibility.CROP_PX * 2)
+  sheet = sheets.sheet(panels, columns=len(crops[0].panels), panel_px=comparison.CROP_PX * 2)
   with writing(file):
     write_png(file, sheet)
 

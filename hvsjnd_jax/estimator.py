@@ -5,78 +5,34 @@ pure, and work under `jax.jit`, `jax.grad` (reverse mode only) and `jax.vmap`.
 """
 
 import functools
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from flax.typing import Dtype
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from hvsjnd_jax import priors, windows
-from hvsjnd_jax.generator import JNDGenerator, Resolution
-from hvsjnd_jax.hvs_sd import HVSSD
-from hvsjnd_jax.priors import AttentionLayer, Priors
+from hvsjnd_jax.model import priors, windows
+from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
+from hvsjnd_jax.model.priors import AttentionLayer, Priors
+from hvsjnd_jax.ops.types import RGBImages, RGBImagesLike
 
 MIN_SIDE_PX = 8  # one cell of HVS-SD's feature
 
-Images = Float[Array, "b h w 3"]
-ImagesLike = Float[Array | np.ndarray, "b h w 3"]
+
 _Maps = TypeVar("_Maps", Array, np.ndarray)
-
-
-class JNDModel(nnx.Module):
-  """Both networks, and how their weights are meant to be used.
-
-  A pytree: pass it through `jax.jit` and `jax.grad` like any array.
-
-  Args:
-    resolution: Default of `estimate`; travels with the weights.
-    attention: Default of `estimate`; travels with the weights.
-    dtype: What the layers compute in, such as bfloat16; None: as the weights, float32.
-    rngs: Source of the initial weights.
-
-  Examples:
-    >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load()))
-    1811622
-  """
-
-  def __init__(
-    self,
-    *,
-    resolution: Resolution = "native",
-    attention: AttentionLayer = "reconstruction",
-    dtype: Dtype | None = None,
-    rngs: nnx.Rngs,
-  ):
-    self.hvs_sd = HVSSD(dtype=dtype, rngs=rngs)
-    self.generator = JNDGenerator(dtype=dtype, rngs=rngs)
-    self.resolution: Resolution = resolution
-    self.attention: AttentionLayer = attention
-
-
-class Analysis(NamedTuple):
-  """The JND map xj, and the priors it was drawn from.
-
-  Examples:
-    >>> Analysis._fields, Priors._fields
-    (('jnd', 'priors'), ('degraded', 'attention', 'gradient'))
-  """
-
-  jnd: Images
-  priors: Priors
 
 
 def estimate(
   model: JNDModel,
-  images: ImagesLike,
+  images: RGBImagesLike,
   *,
   resolution: Resolution | None = None,
   attention: AttentionLayer | None = None,
   window: tuple[int, int] | None = None,
-) -> Images:
+) -> RGBImages:
   """Estimates the JND map: how much change goes unseen, per pixel and channel.
 
   HVS-SD gives the attention map xc and the input gradient xg; the generator draws
@@ -115,7 +71,7 @@ def estimate(
 
 def analyze(
   model: JNDModel,
-  images: ImagesLike,
+  images: RGBImagesLike,
   *,
   resolution: Resolution | None = None,
   attention: AttentionLayer | None = None,
@@ -157,14 +113,14 @@ def analyze(
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention"))
 def _analyze(
-  model: JNDModel, images: Images, resolution: Resolution, attention: AttentionLayer
+  model: JNDModel, images: RGBImages, resolution: Resolution, attention: AttentionLayer
 ) -> Analysis:
   seen = priors.compute_priors(model.hvs_sd, images, attention=attention)
   jnd = model.generator(images, seen.attention, seen.gradient, resolution=resolution)
   return Analysis(jnd, seen)
 
 
-def degrade(model: JNDModel, images: ImagesLike) -> Images:
+def degrade(model: JNDModel, images: RGBImagesLike) -> RGBImages:
   """The perceptual-domain image x2: what is left of the image between eye and brain.
 
   Args:
@@ -187,7 +143,7 @@ def degrade(model: JNDModel, images: ImagesLike) -> Images:
 
 
 @jax.jit
-def _degrade(model: JNDModel, images: Images) -> Images:
+def _degrade(model: JNDModel, images: RGBImages) -> RGBImages:
   return priors.degrade(model.hvs_sd, images)
 
 
@@ -247,12 +203,12 @@ def inject(
   return (images + lmbda * signs[..., None] * jnd).clip(0, 1)
 
 
-def _as_weights(model: JNDModel, images: ImagesLike) -> Images:
+def _as_weights(model: JNDModel, images: RGBImagesLike) -> RGBImages:
   """The images in the precision of the weights: convolutions do not mix two."""
   return jnp.asarray(images, model.generator.conv1.kernel[...].dtype)
 
 
-def _check_images(function: str, images: ImagesLike) -> None:
+def _check_images(function: str, images: RGBImagesLike) -> None:
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise TypeError(
       f"{function}: expected float images in [0, 1], got {images.dtype}; divide 8-bit images by 255"
@@ -261,7 +217,7 @@ def _check_images(function: str, images: ImagesLike) -> None:
     raise ValueError(f"{function}: expected RGB images [B, H, W, 3], got shape {images.shape}")
 
 
-def _check_sides(function: str, images: ImagesLike) -> None:
+def _check_sides(function: str, images: RGBImagesLike) -> None:
   if min(images.shape[1:3]) < MIN_SIDE_PX:
     raise ValueError(
       f"{function}: expected sides of at least {MIN_SIDE_PX} pixels, got {images.shape[1:3]}"

@@ -59,36 +59,37 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax import figures, weights, windows
-from hvsjnd_jax.console import (
+from hvsjnd_jax import weights
+from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
+from hvsjnd_jax.cli.jsonl import Record, RecordWriter, Settings, begin, gather
+from hvsjnd_jax.cli.options import add_photographs, add_weights, parse_psnr
+from hvsjnd_jax.cli.outputs import check_output, write_json
+from hvsjnd_jax.cli.photographs import (
   Photographs,
-  UsageError,
-  add_photographs,
-  add_weights,
   blame_image,
-  check_output,
   check_size,
   find_photographs,
-  make_parser,
   open_dataset,
-  parse_psnr,
   plan_window,
-  progress,
-  run_command,
-  write_json,
 )
-from hvsjnd_jax.estimator import JNDModel, inject
-from hvsjnd_jax.images import ImageError, Pixels
+from hvsjnd_jax.cli.prefetch import progress
+from hvsjnd_jax.cli.saved_images import OUTPUTS, make_stems, parse_outputs, save_outputs
+from hvsjnd_jax.data.images import ImageError
+from hvsjnd_jax.estimator import inject
+from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.metrics import METRICS
+from hvsjnd_jax.model import windows
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.noise import UnreachableError, draw_signs, find_scale
-from hvsjnd_jax.outputs import OUTPUTS, make_stems, parse_outputs, save_outputs
-from hvsjnd_jax.records import Record, RecordWriter, Settings, begin, gather
-from hvsjnd_jax.sharding import join_processes
+from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.processes import join_processes
 
 # Of the image, with --save: 73 was measured, a window's own memory left out.
 _BYTES_PER_PIXEL = 80
+
 # For the noise: no array of the image's size on the way.
 _ROWS_AT_ONCE = 64
+
 _LARGEST_LMBDA = float(np.finfo(np.float32).max)
 
 
@@ -211,14 +212,14 @@ def _run(args: argparse.Namespace) -> int:
   if args.multihost:
     join_processes()
   try:
-    args.metrics = figures.parse_metrics(args.metrics)
+    args.metrics = scores.parse_metrics(args.metrics)
   except ValueError as error:
     raise UsageError(f"--metrics: {error}") from None
   if args.tfds is None:
     photographs = Photographs(find_photographs(args.path, leave_out=args.save))
   else:
     photographs = open_dataset(args.tfds, args.tfds_split)
-  backbones = figures.load_backbones(args.metrics, vgg16=args.vgg16)
+  backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
   model = weights.load(args.weights, dtype=args.dtype)
   stems = {} if args.save is None else make_stems(photographs.paths, args.save)
   for option, file in (("--json", args.json), ("--jsonl", args.jsonl)):
@@ -259,8 +260,8 @@ def _run(args: argparse.Namespace) -> int:
       else:
         height, width, _ = pixels.shape
         record = {"path": str(path), "height": height, "width": width, "lmbda": evaluated.lmbda}
-        record |= figures.select(evaluated.figures, args.metrics)
-        described = figures.describe(evaluated.figures, args.metrics, size=(height, width))
+        record |= scores.select(evaluated.figures, args.metrics)
+        described = scores.describe(evaluated.figures, args.metrics, size=(height, width))
         found = "" if args.target_psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
         tqdm.write(f"Images Path is: {path}\n{found}{described}")
         if stems:
@@ -301,10 +302,10 @@ def _report(args: argparse.Namespace, settings: Settings, records: list[Record])
   """Prints the means, writes --json, and returns the exit status."""
   errors = [record for record in records if "error" in record]
   images = [record for record in records if "error" not in record]
-  mean = figures.average([figures.select(record, args.metrics) for record in images])
+  mean = scores.average([scores.select(record, args.metrics) for record in images])
   found_lmbda = None
   if images:
-    described = figures.describe(mean, args.metrics)
+    described = scores.describe(mean, args.metrics)
     if args.target_psnr is not None:
       lmbdas = [record["lmbda"] for record in images]
       found_lmbda = {"mean": float(np.mean(lmbdas)), "median": float(np.median(lmbdas))}
@@ -374,11 +375,11 @@ class _Evaluated(NamedTuple):
   jnd: np.ndarray
   attention: np.ndarray
   lmbda: float
-  figures: figures.Figures
+  figures: scores.Figures
 
 
 def _evaluate(
-  model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: figures.Networks
+  model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: scores.Networks
 ) -> _Evaluated:
   with blame_image(pixels):
     maps = windows.analyze(
@@ -402,7 +403,7 @@ def _evaluate(
 
     def measure(lmbda: float) -> float:
       distort(lmbda)
-      return float(figures.measure_errors(distorted, image).mean())
+      return float(scores.measure_errors(distorted, image).mean())
 
     lmbda = args.lmbda
     if args.target_psnr is not None:
@@ -413,7 +414,7 @@ def _evaluate(
       jnd[0],
       attention,
       lmbda,
-      figures.measure(distorted, image, args.metrics, backbones=backbones),
+      scores.measure(distorted, image, args.metrics, backbones=backbones),
     )
 
 

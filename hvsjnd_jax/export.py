@@ -31,22 +31,19 @@ from jax.export import export as export_function
 from jaxtyping import Array
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.console import (
-  UsageError,
-  add_weights,
-  check_output,
-  make_parser,
-  run_command,
-  writing,
-)
-from hvsjnd_jax.estimator import MIN_SIDE_PX, JNDModel, estimate
-from hvsjnd_jax.files import whole_file
-from hvsjnd_jax.generator import Resolution
-from hvsjnd_jax.priors import AttentionLayer
+from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
+from hvsjnd_jax.cli.options import add_weights
+from hvsjnd_jax.cli.outputs import check_output, writing
+from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.estimator import MIN_SIDE_PX, estimate
+from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.priors import AttentionLayer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 _KNOWN_PLATFORMS = (*PLATFORMS, "rocm")
+
 # The program counts an image's values in 32 bits.
 _LARGEST_SIDE_PX = 16384
 

@@ -14,14 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from hvsjnd_jax.images import Pixels
+from hvsjnd_jax.ops.types import Pixels
 
 TOLERANCE_DB = 0.005
+
 # Gray levels by which the pixels' rounding thresholds differ. A map of one value moves all
 # pixels over a threshold at once: by 6 levels at 32.57 dB, by 7 at 31.23, with nothing between
 # them. So spread, they pass one by one. Of a map with structure it changes nothing.
 _SPREAD = 1e-3
+
 _MOST_STEPS = 200
+
 # Takes every value of a float32 map to black or white, and none beyond float64.
 _LARGEST = 1e250
 

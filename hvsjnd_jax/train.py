@@ -25,31 +25,21 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, get_args
 
 import jax
-from absl import flags, logging
-from ml_collections import config_flags
-from tqdm import tqdm
+from absl import logging
 
-from hvsjnd_jax.aot import TopologyError, compile_ahead, open_topology
-from hvsjnd_jax.checkpoint import CheckpointError, silence
-from hvsjnd_jax.compilation import keep_compilations
-from hvsjnd_jax.config import (
-  AttentionForm,
-  ComputeDtype,
-  MagnitudeForm,
-  QualityForm,
-  Stage,
-  StageChoice,
-  TrainConfig,
-)
-from hvsjnd_jax.data import DataError
-from hvsjnd_jax.generator import Resolution
-from hvsjnd_jax.priors import AttentionLayer
-from hvsjnd_jax.runs import TrainError, export
-from hvsjnd_jax.sharding import JoinError, join_processes
-from hvsjnd_jax.training import Figures, PreemptedError, train
+from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.cli.config_file import load_config
+from hvsjnd_jax.cli.train_progress import TrainProgress
+from hvsjnd_jax.data.sources import DataError
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.runtime.processes import JoinError, join_processes
+from hvsjnd_jax.training.checkpoints import CheckpointError, silence
+from hvsjnd_jax.training.config import TrainConfig
+from hvsjnd_jax.training.loop import PreemptedError, train
+from hvsjnd_jax.training.step_cost import TopologyError, compile_ahead, open_topology
+from hvsjnd_jax.training.workdir import TrainError, export
 from hvsjnd_jax.weights import WeightsError
 
 # The options that each action takes; the first ones it needs.
@@ -71,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       export(args.workdir, args.out)
       print(f"{args.out}: weights written")
     elif args.action == "aot":
-      _compile_ahead(_load_config(args.config, overrides, photographs=False), args.topology)
+      _compile_ahead(load_config(args.config, overrides, photographs=False), args.topology)
     else:
-      config = _load_config(args.config, overrides, photographs=True)
+      config = load_config(args.config, overrides, photographs=True)
       if args.multihost:
         join_processes()
       keep_compilations()
@@ -83,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 143  # 128 + SIGTERM
   except (
     *(CheckpointError, DataError, JoinError, TopologyError, TrainError, WeightsError),
-    *(_UsageError, OSError),
+    *(UsageError, OSError),
   ) as error:
     print(f"train: {error}", file=sys.stderr)
     if args.multihost and jax.process_count() > 1:
@@ -97,10 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)
     return 130
   return 0
-
-
-class _UsageError(Exception):
-  """The command line asks for something that cannot be done."""
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -150,29 +136,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
   return args, overrides
 
 
-def _load_config(file: str, overrides: list[str], *, photographs: bool) -> TrainConfig:
-  if not Path(file).is_file():
-    raise _UsageError(f"--config {file}: no such file")
-  forms = (MagnitudeForm, QualityForm, AttentionForm)
-  for option in (StageChoice, ComputeDtype, Resolution, AttentionLayer, *forms):
-    parser = flags.EnumParser(get_args(option))
-    config_flags.register_flag_parser_for_type(option, parser)
-  words = ["train", f"--config={file}", *overrides]
-  values = flags.FlagValues()
-  flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-  try:
-    values(words)
-    config: TrainConfig = flag.value
-    config.validate(photographs=photographs)
-  except Exception as error:  # a config file is a program, and may do anything
-    # Where the file could not be read, the first use of the config says so.
-    reason = str(error.args[0] if error.args else error)
-    raise _UsageError(reason.partition("failure to load: ")[2] or reason) from None
-  return config
-
-
 def _train(config: TrainConfig, workdir: Path) -> None:
-  with _Progress(config) as progress:
+  with TrainProgress(config) as progress:
     progress.say(
       f"{workdir}: training on {_describe_devices()}; the first step of a stage compiles"
     )
@@ -186,56 +151,6 @@ def _describe_devices() -> str:
   kind, count = jax.devices()[0].device_kind, jax.device_count()
   hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
   return f"{count} {kind} device{'s' * (count > 1)}{hosts}"
-
-
-class _Progress:
-  """A line of figures now and then and, in a terminal, a bar. The first process speaks."""
-
-  def __init__(self, config: TrainConfig):
-    self._config = config
-    self._stage: Stage | None = None
-    self._bar = tqdm(disable=True)
-
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self._bar.close()
-
-  def __call__(self, stage: Stage, step: int, figures: Figures | None) -> None:
-    if jax.process_index() > 0:
-      return
-    settings = self._config.settings(stage)
-    if stage != self._stage:
-      self._bar.close()
-      self._stage = stage
-      self._bar = tqdm(
-        total=settings.num_steps, initial=step - 1, desc=stage, unit="step", disable=None
-      )
-    self._bar.update()
-    if figures is None:
-      return
-    names = sorted(figures.keys() - {"images_per_second"})
-    last = ("gradient_norm", "learning_rate")
-    names.sort(key=lambda name: (name != "loss", name in last))
-    told = [f"{name} {figures[name]:.4g}" for name in names]
-    # The first step, which compiles, has no rate.
-    if rate := figures.get("images_per_second"):
-      seconds = (settings.num_steps - step) * settings.batch_size / rate
-      told += [f"{rate:.3g} images/s", f"{_describe_time(seconds)} left"]
-    self.say(f"{stage} {step}/{settings.num_steps}  {'  '.join(told)}")
-
-  def say(self, line: str) -> None:
-    """Prints a line above the bar."""
-    if jax.process_index() == 0:
-      tqdm.write(line, file=sys.stdout)
-      sys.stdout.flush()
-
-
-def _describe_time(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def _compile_ahead(config: TrainConfig, topology: str) -> None:

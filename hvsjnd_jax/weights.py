@@ -22,19 +22,23 @@ import safetensors.numpy
 from flax import nnx, traverse_util
 from flax.typing import Dtype
 
-from hvsjnd_jax.backbones import VGG16, ResNet34
-from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.generator import Resolution
-from hvsjnd_jax.priors import AttentionLayer
+from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
+from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.priors import AttentionLayer
 
 FORMAT = 1
+
 WEIGHTS_FILE = "weights.safetensors"
+
 MANIFEST_FILE = "manifest.json"
 
 SHIPPED = ("default", "paper")
 
 _ASSETS = Path(__file__).parent / "assets"
+
 _JND_NETWORKS = ("hvs_sd", "generator")
+
 _DEFAULTS = {"resolution": get_args(Resolution), "attention": get_args(AttentionLayer)}
 
 
@@ -63,7 +67,9 @@ _ORIGINS = {
 }
 
 _Module = TypeVar("_Module", bound=nnx.Module)
+
 AnyModel = JNDModel | VGG16 | ResNet34
+
 Folder = str | os.PathLike[str]
 
 

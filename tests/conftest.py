@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_backbones import build
-from golden_weights import draw_state
 from hypothesis import settings
 
 from convert.keymap import PARAMETERS, convert
-from hvsjnd_jax.backbones import VGG16, ResNet34
-from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
+from hvsjnd_jax.model.hvs_sd import HVSSD
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.weights import build_model, save
+from tests.support.golden_backbones import build
+from tests.support.golden_weights import draw_state
 
 # The tolerances are those of float32 on a CPU; an accelerator may multiply in less.
 if "JAX_PLATFORMS" not in os.environ:

@@ -14,13 +14,19 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax import compare as command
-from hvsjnd_jax import visibility, weights
+from hvsjnd_jax import weights
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.butteraugli import ButteraugliError, butteraugli, find_butteraugli
 from hvsjnd_jax.compare import main
-from hvsjnd_jax.estimator import JNDModel, estimate
-from hvsjnd_jax.images import read_image
+from hvsjnd_jax.data.images import read_image
+from hvsjnd_jax.estimator import estimate
+from hvsjnd_jax.evaluation import comparison, tables
+from hvsjnd_jax.evaluation.butteraugli_program import (
+  ButteraugliError,
+  butteraugli,
+  find_butteraugli,
+)
 from hvsjnd_jax.metrics import gmsd
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.noise import Noisy, UnreachableError, draw_signs, find_scale, scale_to_psnr
 
 SIZE = (48, 64)  # one for all tests: one compilation
@@ -201,11 +207,11 @@ def test_means_are_over_the_images_that_every_model_has():
     {"a": scores(ssim=0.9)},  # b failed
     {"a": scores(ssim=0.4), "b": scores(ssim=0.5, gmsd=0.3)},
   ]
-  mean = visibility.average(images)
+  mean = comparison.average(images)
   assert mean["a"] == pytest.approx({"ssim": 0.3, "gmsd": 0.1})
   assert mean["b"] == pytest.approx({"ssim": 0.45, "gmsd": 0.2})
-  assert visibility.average([]) == {}
-  assert visibility.average([{"a": scores()}, {"b": scores()}]) == {}
+  assert comparison.average([]) == {}
+  assert comparison.average([{"a": scores()}, {"b": scores()}]) == {}
 
 
 def test_share_of_images_on_which_the_first_is_better():
@@ -215,21 +221,21 @@ def test_share_of_images_on_which_the_first_is_better():
     {"b": scores()},
     {"a": scores(ssim=None, gmsd=0.1), "b": scores(ssim=None, gmsd=0.2)},
   ]
-  wins = visibility.count_wins(images, "a")
+  wins = comparison.count_wins(images, "a")
   assert wins == {"b": pytest.approx({"ssim": 1 / 2, "gmsd": 2 / 3})}
 
 
 def test_gain_is_positive_where_the_split_is_better():
   channels = [{"a": scores(ssim=0.5, gmsd=0.3), "b": scores()}]
   total = [{"a": scores(ssim=0.4, gmsd=0.1)}]
-  gains = visibility.gain_by_split(channels, total)
+  gains = comparison.gain_by_split(channels, total)
   assert gains == {"a": pytest.approx({"ssim": -0.1, "gmsd": 0.2})}
 
 
 def test_table():
   rows = {"first": scores(ssim=0.5, gmsd=0.1), "b": scores(ssim=None, gmsd=0.05)}
-  columns = visibility.list_columns(rows, kind="score")
-  assert visibility.tabulate(rows, columns).splitlines() == [
+  columns = tables.list_columns(rows, kind="score")
+  assert tables.tabulate(rows, columns).splitlines() == [
     "        ssim    gmsd",
     "model higher   lower",
     "first 0.5000* 0.1000",
@@ -242,9 +248,9 @@ def test_crop_is_where_the_models_differ_most():
   strong = pixels.copy()
   strong[100:260, 200:360] += 8
   both = {"a": pixels + np.uint8(2), "b": strong + np.uint8(2)}
-  difference, rows, columns = visibility.find_difference(pixels, both)
+  difference, rows, columns = comparison.find_difference(pixels, both)
   assert (difference, rows, columns) == (pytest.approx(8), slice(100, 260), slice(200, 360))
-  difference, rows, columns = visibility.find_difference(pixels[:50, :70], {"a": strong[:50, :70]})
+  difference, rows, columns = comparison.find_difference(pixels[:50, :70], {"a": strong[:50, :70]})
   assert (difference, rows, columns) == (0, slice(0, 50), slice(0, 70))
 
 
@@ -272,7 +278,9 @@ def run(
   baselines = {
     name: uniform._replace(function=draw, title=name.title()) for name, draw in maps.items()
   }
-  monkeypatch.setattr("hvsjnd_jax.models.BASELINES", {"uniform": uniform} | baselines)
+  monkeypatch.setattr(
+    "hvsjnd_jax.evaluation.estimators.BASELINES", {"uniform": uniform} | baselines
+  )
 
   def run(*arguments: object, models: str = "bright,uniform") -> int:
     return main(["--psnr", "30", "--models", models, *map(str, arguments)])
@@ -328,7 +336,7 @@ def test_results(
 
 def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
   noisy = add(pixels, jnd, 30).pixels
-  measured = visibility.score(noisy, pixels, program=None)
+  measured = comparison.score(noisy, pixels, program=None)
   pair = (jnp.asarray(image[None], jnp.float32) / 255 for image in (noisy, pixels))
   assert measured["gmsd"] == pytest.approx(float(gmsd(*pair)[0]), rel=1e-5)
   assert not [name for name in measured if "butteraugli" in name]
@@ -336,7 +344,7 @@ def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
 
 def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
   models = {"a": lambda _: jnd, "b": lambda _: jnd[::-1]}
-  noisy = visibility.compare(pixels, models, psnr_db=25, seed=0, program=None).noisy
+  noisy = comparison.compare(pixels, models, psnr_db=25, seed=0, program=None).noisy
   change = {name: copy.astype(int) - pixels for name, copy in noisy.items()}
   assert (change["a"] * change["b"] >= 0).all()
 

@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 import hvsjnd_jax
-from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.generator import Resolution
-from hvsjnd_jax.priors import AttentionLayer
+from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.priors import AttentionLayer
 
 DrawImages = Callable[..., jax.Array]
 FlatImages = Callable[[int], jax.Array]

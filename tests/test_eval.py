@@ -21,12 +21,14 @@ from flax import nnx
 from PIL import Image
 
 from hvsjnd_jax import eval as command
-from hvsjnd_jax import outputs, weights
-from hvsjnd_jax.backbones import VGG16
-from hvsjnd_jax.estimator import JNDModel, estimate
+from hvsjnd_jax import weights
+from hvsjnd_jax.cli import saved_images
+from hvsjnd_jax.data.images import read_image
+from hvsjnd_jax.estimator import estimate
 from hvsjnd_jax.eval import main
-from hvsjnd_jax.images import read_image
 from hvsjnd_jax.metrics import fsim
+from hvsjnd_jax.metrics.backbones import VGG16
+from hvsjnd_jax.model.jnd_model import JNDModel
 
 ROOT = Path(__file__).parents[1]
 SIZE = (16, 24)  # one for all tests: one compilation
@@ -575,7 +577,7 @@ def test_disk_full_while_saving(
   def fail(*args: object) -> None:
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(outputs, "write_png", fail)
+  monkeypatch.setattr(saved_images, "write_png", fail)
   assert run("--path", photos, "--save", "out") == 2
   assert capsys.readouterr().err == "eval: out/a/c: cannot be written: No space left on device\n"
 

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from damage import DAMAGES, flip_bits
 from flax import nnx
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.weights import MANIFEST_FILE, WEIGHTS_FILE, WeightsError
+from tests.support.damage import DAMAGES, flip_bits
 
 
 class Files(NamedTuple):

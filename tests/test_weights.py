@@ -13,8 +13,8 @@ import safetensors.numpy
 from flax import nnx
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.backbones import VGG16
-from hvsjnd_jax.estimator import JNDModel
+from hvsjnd_jax.metrics.backbones import VGG16
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.weights import MANIFEST_FILE, WEIGHTS_FILE, WeightsError
 
 

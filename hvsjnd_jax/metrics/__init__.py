@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 from hvsjnd_jax.metrics.dists import dists
 from hvsjnd_jax.metrics.fsim import FSIM_SMALLEST_PX, fsim
 from hvsjnd_jax.metrics.gmsd import GMSD_SMALLEST_PX, gmsd
-from hvsjnd_jax.metrics.pairs import Scores
 from hvsjnd_jax.metrics.psnr import psnr
 from hvsjnd_jax.metrics.ssim import MS_SSIM_SMALLEST_PX, SSIM_SMALLEST_PX, ms_ssim, ssim
+from hvsjnd_jax.ops.types import Scores
 
 __all__ = ["METRICS", "Metric", "dists", "fsim", "gmsd", "ms_ssim", "psnr", "ssim"]
 

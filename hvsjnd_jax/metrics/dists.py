@@ -6,12 +6,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from hvsjnd_jax.backbones import VGG16
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair, shrink
+from hvsjnd_jax.metrics._pairs import check_pair, shrink
+from hvsjnd_jax.metrics.backbones import VGG16
+from hvsjnd_jax.ops.types import Images, Scores
 
 _WEIGHTS = Path(__file__).parents[1] / "assets/dists/weights.npz"
+
 _STAGE_CHANNELS = (3, 64, 128, 256, 512, 512)
+
 _C1 = 1e-6
+
 _C2 = 1e-6
 
 

@@ -10,24 +10,37 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.metrics.pairs import Images, Planes, Scores, check_pair, shrink
+from hvsjnd_jax.metrics._pairs import check_pair, shrink
+from hvsjnd_jax.ops.types import Images, Planes, Scores
 
 # Y, I and Q of R, G and B.
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+
 # On the 0..255 scale: of phase congruency, of gradients, of both colours.
 _T1 = 0.85
+
 _T2 = 160
+
 _T3 = _T4 = 200
+
 _CHROMA_EXPONENT = 0.03
 
 _SCALES = 4
+
 _ORIENTATIONS = 4
+
 _SHORTEST_WAVELENGTH_PX = 6
+
 _SCALE_RATIO = 2
+
 _RADIAL_SIGMA = 0.55  # of the log-Gabor, as a ratio to its centre frequency
+
 _ANGULAR_SIGMA = math.pi / _ORIENTATIONS / 1.2
+
 _CUTOFF, _ORDER = 0.45, 15  # of the Butterworth low-pass
+
 _NOISE_SIGMAS = 2  # k
+
 _EPSILON = 1e-4
 
 FSIM_SMALLEST_PX = _SHORTEST_WAVELENGTH_PX

@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from hvsjnd_jax.metrics.pairs import Images, Planes, Scores, check_pair, mean_pool, to_planes
+from hvsjnd_jax.metrics._pairs import check_pair, mean_pool, to_planes
+from hvsjnd_jax.ops.types import Images, Planes, Scores
 
 # On the 0..255 scale, as in the paper.
 _STABILITY = 170

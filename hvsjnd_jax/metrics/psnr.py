@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair
+from hvsjnd_jax.metrics._pairs import check_pair
+from hvsjnd_jax.ops.types import Images, Scores
 
 
 def psnr(distorted: Images, reference: Images) -> Scores:

@@ -7,26 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvsjnd_jax.metrics.pairs import (
-  Images,
-  Planes,
-  Scores,
-  check_pair,
-  mean_pool,
-  to_planes,
-)
+from hvsjnd_jax.metrics._pairs import check_pair, mean_pool, to_planes
+from hvsjnd_jax.ops.types import Images, Planes, Scores
 
 MSSSIMVariant = Literal["wang2003", "reference"]
 
 _WINDOW = 11
+
 _SIGMA = 1.5
+
 _C1 = 0.01**2
+
 _C2 = 0.03**2
+
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
 # Below it a scale's score counts as this: the power's gradient stays finite.
 _MS_FLOOR = 1e-6
 
 SSIM_SMALLEST_PX = _WINDOW
+
 MS_SSIM_SMALLEST_PX = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
 
 

@@ -35,23 +35,25 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 import hvsjnd_jax
-from hvsjnd_jax import visibility, windows
-from hvsjnd_jax.butteraugli import ADVICE, find_butteraugli
-from hvsjnd_jax.config import JNDConfig, TrainConfig
-from hvsjnd_jax.console import UsageError, run_command
-from hvsjnd_jax.data import Crops, PhotoFolder, PhotoSource, crop_stream
-from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.figures import Figures
-from hvsjnd_jax.generator import JNDGenerator
-from hvsjnd_jax.images import Pixels
-from hvsjnd_jax.layers import double
-from hvsjnd_jax.losses import jnd_objective
-from hvsjnd_jax.masking import threshold
-from hvsjnd_jax.models import Model, load_model
+from hvsjnd_jax.cli.command import UsageError, run_command
+from hvsjnd_jax.data.crops import Crops, crop_stream
+from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
+from hvsjnd_jax.evaluation import comparison, tables
+from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
+from hvsjnd_jax.evaluation.estimators import Model, load_model
+from hvsjnd_jax.evaluation.scores import Figures
+from hvsjnd_jax.model import windows
+from hvsjnd_jax.model.generator import JNDGenerator
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.layers import double
+from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.noise import draw_signs, scale_to_psnr
-from hvsjnd_jax.sharding import copy_to_all, make_mesh, own_copy, split_batch
-from hvsjnd_jax.steps import init_state, make_step, split_model
-from hvsjnd_jax.training import build_model
+from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_batch
+from hvsjnd_jax.training.config import JNDConfig, TrainConfig
+from hvsjnd_jax.training.loop import build_model
+from hvsjnd_jax.training.objectives import jnd_objective
+from hvsjnd_jax.training.train_step import init_state, make_step, split_model
 from tests.benchmarks.tables import align
 
 _EVERY = 10  # of so many photographs one is held out
@@ -274,12 +276,12 @@ def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> J
   """As `training.train` does, without its folder."""
   mesh = make_mesh(jax.devices()[:1])
   graph, params, frozen = split_model(model, "jnd")
-  frozen = copy_to_all(frozen, mesh)
-  state = copy_to_all(init_state(params, config.jnd), mesh)
+  frozen = replicate(frozen, mesh)
+  state = replicate(init_state(params, config.jnd), mesh)
   run_step = make_step(config, "jnd", graph, mesh)
   for step in range(config.jnd.num_steps):
-    state, _ = run_step(state, step, frozen, split_batch(next(stream), mesh), None)
-  return nnx.merge(graph, own_copy(state.ema), own_copy(frozen))
+    state, _ = run_step(state, step, frozen, shard_batch(next(stream), mesh), None)
+  return nnx.merge(graph, local_copy(state.ema), local_copy(frozen))
 
 
 def _tabulate(
@@ -289,8 +291,8 @@ def _tabulate(
   for name, draw in tqdm(models.items(), unit="model", disable=None):
     scores[name] = _score(draw, views, psnr_db, program)
   by_view = zip(*scores.values(), strict=True)
-  means = visibility.average([dict(zip(scores, row, strict=True)) for row in by_view])
-  columns = visibility.list_columns(means, kind="score")
+  means = comparison.average([dict(zip(scores, row, strict=True)) for row in by_view])
+  columns = tables.list_columns(means, kind="score")
   rows = [["", *(" ".join(column.title[:-1]) for column in columns), "less visible"]]
   for name, figures in means.items():
     cells = [column.form.format(figures[column.figure]) for column in columns]
@@ -303,7 +305,7 @@ def _score(draw: Model, views: Sequence[Pixels], psnr_db: float, program: str) -
   def score(pixels: Pixels, jnd: np.ndarray) -> Figures:
     signs = draw_signs(pixels, seed=0)
     noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=psnr_db, by_channel=True).pixels
-    return visibility.score(noisy, pixels, program=program)
+    return comparison.score(noisy, pixels, program=program)
 
   with ThreadPoolExecutor() as pool:
     return list(pool.map(score, views, [draw(pixels) for pixels in views]))
@@ -311,7 +313,7 @@ def _score(draw: Model, views: Sequence[Pixels], psnr_db: float, program: str) -
 
 def _count_wins(ours: Sequence[Figures], theirs: Sequence[Figures]) -> str:
   images = [{"ours": a, "theirs": b} for a, b in zip(ours, theirs, strict=True)]
-  share = visibility.count_wins(images, "ours")["theirs"]["butteraugli_3norm"]
+  share = comparison.count_wins(images, "ours")["theirs"]["butteraugli_3norm"]
   return "" if share is None else f"{round(share * len(ours))} of {len(ours)}"
 
 

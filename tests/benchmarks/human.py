@@ -39,9 +39,11 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.console import UsageError, plan_window, run_command
-from hvsjnd_jax.images import ImageError, Pixels, read_image
-from hvsjnd_jax.models import Model, load_model
+from hvsjnd_jax.cli.command import UsageError, run_command
+from hvsjnd_jax.cli.photographs import plan_window
+from hvsjnd_jax.data.images import ImageError, read_image
+from hvsjnd_jax.evaluation.estimators import Model, load_model
+from hvsjnd_jax.ops.types import Pixels
 from tests.benchmarks.tables import align
 
 _NOISE_LEVELS = ("t01_l2", "t01_l3", "t01_l4")

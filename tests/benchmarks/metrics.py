@@ -35,7 +35,7 @@ from flax import nnx
 from torch import nn
 
 from hvsjnd_jax import metrics
-from hvsjnd_jax.backbones import VGG16
+from hvsjnd_jax.metrics.backbones import VGG16
 from hvsjnd_jax.metrics.dists import _load_weights
 from tests.benchmarks.pictures import draw_image
 

@@ -58,15 +58,15 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 import hvsjnd_jax
-from hvsjnd_jax import windows
-from hvsjnd_jax.config import Stage, TrainConfig
-from hvsjnd_jax.data import Crops
-from hvsjnd_jax.estimator import JNDModel
-from hvsjnd_jax.images import to_uint8
-from hvsjnd_jax.layers import downsampling_conv, upsampling_conv
-from hvsjnd_jax.sharding import copy_to_all, make_mesh, split_batch
-from hvsjnd_jax.steps import init_state, make_step, split_model
-from hvsjnd_jax.windows import plan_window
+from hvsjnd_jax.data.crops import Crops
+from hvsjnd_jax.data.images import to_uint8
+from hvsjnd_jax.model import windows
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.layers import downsampling_conv, upsampling_conv
+from hvsjnd_jax.model.windows import plan_window
+from hvsjnd_jax.runtime.sharding import make_mesh, replicate, shard_batch
+from hvsjnd_jax.training.config import Stage, TrainConfig
+from hvsjnd_jax.training.train_step import init_state, make_step, split_model
 from tests.benchmarks import machine
 from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.tables import OURS, THEIRS, Row, align, tabulate, to_markdown
@@ -507,8 +507,8 @@ def prepare_our_step(config: TrainConfig, stage: Stage, crops: Crops) -> Run:
   """Steps of our training, beginning with the default weights; each gives loss and norm."""
   mesh = make_mesh(jax.devices()[:1])
   graph, params, frozen = split_model(hvsjnd_jax.load(), stage)
-  state = copy_to_all(init_state(params, config.settings(stage)), mesh)
-  frozen, batch = copy_to_all(frozen, mesh), split_batch(crops, mesh)
+  state = replicate(init_state(params, config.settings(stage)), mesh)
+  frozen, batch = replicate(frozen, mesh), shard_batch(crops, mesh)
   run_step = make_step(config, stage, graph, mesh)
   step = 0
 

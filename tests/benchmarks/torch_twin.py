@@ -21,7 +21,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
   from flax import nnx
 
-  from hvsjnd_jax.config import JNDConfig, Stage, TrainConfig
+  from hvsjnd_jax.training.config import JNDConfig, Stage, TrainConfig
 
 _N = 128
 _REPARAM_OFFSET = 2.0**-18

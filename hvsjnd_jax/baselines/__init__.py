@@ -1,0 +1,73 @@
+"""Classical JND models: the yardsticks beside which a learnt one is measured.
+
+Images are float32 or float64 in [0, 1], [B, H, W, 3], RGB, H and W at least 8; so are the
+JND maps: gray levels / 255, at most 1. All models look at luma, 0.299 R + 0.587 G + 0.114 B,
+and give the three channels the same map, as comparisons of JND models do. Values beyond [0, 1]
+are cut. All are pure functions, compiled at the first call for each size; `jax.jit` and
+`jax.vmap` work on them; `jax.grad` does not help: they decide, and take roots of 0.
+
+What a window reads past an image's edge is the image mirrored, unless it is said otherwise.
+
+`BASELINES` is the table of them, by name, which the commands read.
+
+In the equations, on 0..255: b is the background luminance, the mean of 5x5 pixels with weight
+1 on the outer ring, 2 on the inner one and 0 at the centre; G the greatest of four directional
+gradients over 5x5 pixels; and
+
+  LA(b) = 17 (1 - sqrt(b / 127)) + 3 up to b = 127, 3 (b - 127) / 128 + 3 above
+  A (+) M = A + M - 0.3 min(A, M), the nonlinear additivity model of masking (NAMM)
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hvsjnd_jax.baselines._common import SMALLEST_PX
+from hvsjnd_jax.baselines.jiang_2022 import jiang_2022
+from hvsjnd_jax.baselines.spatial import (
+  chou_li_1995,
+  contrast_heuristic,
+  uniform,
+  wu_2017,
+  yang_2005,
+)
+from hvsjnd_jax.ops.types import RGBImages, RGBImagesLike
+
+__all__ = [
+  "BASELINES",
+  "SMALLEST_PX",
+  "Baseline",
+  "chou_li_1995",
+  "contrast_heuristic",
+  "jiang_2022",
+  "uniform",
+  "wu_2017",
+  "yang_2005",
+]
+
+
+class Baseline(NamedTuple):
+  """What is known of a model.
+
+  Attributes:
+    function: Of images, giving their JND maps.
+    title: For tables and figures.
+    year: Of the source; None where there is none.
+
+  Examples:
+    >>> BASELINES["yang_2005"].title, BASELINES["yang_2005"].year
+    ('Yang et al. (NAMM)', 2005)
+  """
+
+  function: Callable[[RGBImagesLike], RGBImages]
+  title: str
+  year: int | None
+
+
+BASELINES: dict[str, Baseline] = {
+  "uniform": Baseline(uniform, "Uniform", None),
+  "chou_li_1995": Baseline(chou_li_1995, "Chou & Li", 1995),
+  "yang_2005": Baseline(yang_2005, "Yang et al. (NAMM)", 2005),
+  "wu_2017": Baseline(wu_2017, "Wu et al. (pattern complexity)", 2017),
+  "contrast_heuristic": Baseline(contrast_heuristic, "Contrast heuristic", 2023),
+  "jiang_2022": Baseline(jiang_2022, "Jiang et al. (KLT)", 2022),
+}

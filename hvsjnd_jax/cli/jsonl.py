@@ -1,0 +1,188 @@
+"""A file with one JSON line for each image, from which a run that was stopped goes on.
+
+The first line holds the run's settings, each other one a record: an image's path, and its
+figures or, under "error", why it has none. Of many processes the first adds its lines to FILE
+itself, the others theirs to FILE.part1, FILE.part2, ... beside it. Where a run begins and
+where it ends, the first process makes one file of them all.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+
+from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.cli.outputs import writing
+from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.runtime.processes import barrier
+
+Record = dict[str, Any]
+
+Settings = dict[str, Any]
+
+# Where processes meet.
+_PREPARED = "the file is prepared"
+
+_DONE = "every image is done"
+
+
+def begin(
+  file: Path, saved: Mapping[str, str | None], settle: Callable[[Settings], Settings]
+) -> tuple[Settings, dict[str, Record]]:
+  """Prepares the file for a run, or for one that goes on. All processes must take part.
+
+  Args:
+    file: In a folder that all processes see.
+    saved: By each image's path, where its pictures go: what its record has under "saved".
+    settle: Gives the run's settings from those in the file, or from none.
+
+  Returns:
+    The settings, and by path the records that need not be made again: those without errors.
+
+  Raises:
+    UsageError: If the file cannot be written, or holds something else, other settings, or
+      other images, or pictures lie elsewhere.
+  """
+  first = jax.process_index() == 0
+  if not first:
+    barrier(_PREPARED)
+  former, records = _read(file)
+  settings = settle(former)
+  _check_settings(file, former or settings, settings)
+  done = {path: record for path, record in records.items() if "error" not in record}
+  if strange := done.keys() - saved.keys():
+    raise UsageError(
+      f"{file}: holds {len(strange)} images that are not among those given, such as "
+      f"{min(strange)}; give the same ones, and more if you like, or another file"
+    )
+  for path, record in done.items():
+    if record.get("saved") != saved[path]:
+      raise UsageError(
+        f"{file}: pictures of {path}: written to {record.get('saved')}, not {saved[path]}; give "
+        "the same --save and images, or another file"
+      )
+  if first:
+    _write(file, settings, done.values())
+    barrier(_PREPARED)
+  return settings, done
+
+
+def gather(file: Path, paths: Sequence[str]) -> dict[str, Record] | None:
+  """Makes one file, in the paths' order, when all processes have closed theirs.
+
+  Returns:
+    The records by path, in the first process; in others, which may end, None.
+
+  Raises:
+    UsageError: If records are missing, or the file cannot be written.
+  """
+  barrier(_DONE)
+  if jax.process_index():
+    return None
+  settings, records = _read(file)
+  missing = [path for path in paths if path not in records]
+  if missing:
+    raise UsageError(
+      f"{file}: holds no line for {len(missing)} of {len(paths)} images, such as {missing[0]}; it "
+      "must lie in a folder that all processes see"
+    )
+  _write(file, settings, [records[path] for path in paths])
+  return records
+
+
+class RecordWriter:
+  """Adds records to the file, or to this process's part of it.
+
+  Args:
+    file: What `begin` prepared.
+    settings: What it gave.
+
+  Raises:
+    UsageError: If it cannot be written.
+  """
+
+  def __init__(self, file: Path, settings: Settings):
+    if jax.process_index():
+      file = file.with_name(f"{file.name}.part{jax.process_index()}")
+      _write(file, settings, [])
+    self._file = file
+    with writing(file):
+      self._lines = file.open("a")
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._lines.close()
+
+  def add(self, record: Record) -> None:
+    """Adds a record, at once: a process that is killed the next moment has added it."""
+    with writing(self._file):
+      self._lines.write(json.dumps(record) + "\n")
+      self._lines.flush()
+
+
+def _read(file: Path) -> tuple[Settings, dict[str, Record]]:
+  """What stands in the file and its parts, less lines that a killed process left torn."""
+  former: Settings = {}
+  records: dict[str, Record] = {}
+  for source in filter(os.path.exists, [file, *_find_parts(file)]):
+    lines = _read_lines(source)
+    settings = next(lines, {}).get("settings")
+    if not settings:
+      raise UsageError(f"{source}: exists, and holds no records; give another name")
+    _check_settings(source, settings, former or settings)
+    former = settings
+    for record in lines:
+      path = record.get("path")
+      # An error may be of another run than the figures.
+      if path is not None and ("error" not in record or path not in records):
+        records[path] = record
+  return former, records
+
+
+def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
+  if not file.is_file():  # opening a named pipe would wait for a writer
+    return
+  try:
+    with file.open(errors="replace") as lines:
+      yield from map(_parse, lines)
+  except OSError as error:
+    raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def _find_parts(file: Path) -> list[Path]:
+  is_part = re.compile(re.escape(file.name) + r"\.part\d+").fullmatch
+  return [other for other in file.parent.iterdir() if is_part(other.name)]
+
+
+def _parse(line: str) -> dict[str, Any]:
+  try:
+    parsed = json.loads(line)
+  except ValueError:
+    return {}
+  return parsed if isinstance(parsed, dict) else {}
+
+
+def _check_settings(file: Path, found: Settings, wanted: Settings) -> None:
+  for name in wanted | found:
+    words = [json.dumps(settings.get(name)) for settings in (found, wanted)]
+    if words[0] != words[1]:
+      raise UsageError(
+        f"{file}: holds figures of {name} {words[0]}, not {words[1]}; give the same settings, or "
+        "another file"
+      )
+
+
+def _write(file: Path, settings: Settings, records: Iterable[Record]) -> None:
+  """Writes the whole file, or leaves the old one; the parts, which it now stands for, go."""
+  with writing(file):
+    with whole_file(file) as partial, partial.open("w") as lines:
+      for line in ({"settings": settings}, *records):
+        lines.write(json.dumps(line) + "\n")
+    for part in _find_parts(file):
+      part.unlink()

@@ -1,0 +1,60 @@
+"""Checks and writes the files that a command leaves."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.images import place
+
+
+def make_folder(folder: Path) -> None:
+  """Makes a folder for results, unless there is one.
+
+  Raises:
+    UsageError: If it cannot be made, or is read-only.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(f"{folder}: no folder, and cannot be made one: {error.strerror}") from None
+  if not os.access(folder, os.W_OK):
+    raise UsageError(f"{folder}: a folder that cannot be written to")
+
+
+def check_output(option: str, file: Path, *, inputs: Sequence[Path] = ()) -> None:
+  """Refuses, before anything is computed, a file that could not or must not be written after it.
+
+  Raises:
+    UsageError: If it is a folder, lies in one that cannot be made or is read-only, or is one
+      of the inputs.
+  """
+  if file.exists() and place(file) in map(place, inputs):
+    raise UsageError(f"{option} {file}: one of the images; choose another file")
+  if file.is_dir():
+    raise UsageError(f"{option} {file}: a folder; expected the name of a file")
+  if file.is_file() or not file.exists():  # /dev/stdout needs no folder
+    make_folder(file.parent)
+
+
+def write_json(file: Path, report: dict[str, Any]) -> None:
+  """Writes a command's report: the whole file or none of it.
+
+  Raises:
+    UsageError: If it cannot be written.
+  """
+  with writing(file), whole_file(file) as partial:
+    partial.write_text(json.dumps(report, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+  """Turns an error of the disk into a `UsageError` that names the file."""
+  try:
+    yield
+  except OSError as error:
+    raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,190 @@
+"""Training data: photographs, cut into an endless stream of random crops.
+
+Photographs come from a folder of images, or from a dataset of TensorFlow Datasets, read
+through array_record: TensorFlow itself is not needed. Crops are uint8 [crop, crop, 3], RGB:
+a quarter of the bytes of float32.
+
+  python -m hvsjnd_jax.data build --images PHOTOS --out DIR
+
+turns a folder into such a dataset, which trains as --config.data.tfds=DIR.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image, ImageDraw
+
+from hvsjnd_jax.data.config import DataConfig
+from hvsjnd_jax.data.images import ImageError, find_images, read_image
+from hvsjnd_jax.ops.types import Pixels
+
+
+class DataError(Exception):
+  """Photographs that cannot be found or read; the message says which and why."""
+
+
+class PhotoSource(Protocol):
+  """Photographs by index, for Grain to draw from."""
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, index: int) -> Pixels: ...
+  def name(self, index: int) -> str:
+    """What a reader would look for to find the photograph."""
+    ...
+
+  def fingerprint(self) -> str:
+    """Equal for the same photographs in the same order, wherever they lie."""
+    ...
+
+
+class PhotoFolder:
+  """The photographs under a folder, by index.
+
+  Args:
+    folder: Walked recursively.
+
+  Raises:
+    DataError: If there is none; when one is asked for, if it cannot be read.
+  """
+
+  def __init__(self, folder: Path):
+    try:
+      self.paths, _ = find_images([folder])
+    except FileNotFoundError as error:
+      raise DataError(str(error)) from None
+    if not self.paths:
+      raise DataError(f"no image under {folder}")
+    self._folder = folder
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> Pixels:
+    path = self.paths[index]
+    try:
+      return read_image(path)
+    except ImageError as error:
+      raise DataError(f"{path}: {error}; remove it, or mend it") from None
+
+  def name(self, index: int) -> str:
+    return str(self.paths[index])
+
+  def fingerprint(self) -> str:
+    names = "\n".join(str(path.relative_to(self._folder)) for path in self.paths)
+    return f"{len(self)} files, names {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+
+class PhotoDataset:
+  """The feature "image" of a TensorFlow dataset, by index.
+
+  Args:
+    name: The dataset's name, or the folder that it was prepared in.
+    split: Such as "train" or "train[:90%]".
+
+  Raises:
+    DataError: If there is no such dataset or split, or it holds no RGB images.
+  """
+
+  def __init__(self, name: str, split: str):
+    try:
+      folder = Path(name)
+      open_builder = tfds.builder_from_directory if folder.is_dir() else tfds.builder
+      builder: Any = open_builder(name)
+      self._source = builder.as_data_source(split)
+      encoded = {"image": tfds.decode.SkipDecoding()}
+      self._encoded = builder.as_data_source(split, decoders=encoded)
+      self._name = f"{name}, {split}"
+      self._version = f"{builder.info.full_name}, {split}"
+    except Exception as error:  # TFDS raises many kinds, and explains at length
+      reason = str(error).strip().partition("\n")[0]
+      raise DataError(f"dataset {name!r}, split {split!r}: {reason}") from None
+    features: Any = builder.info.features
+    if "image" not in features or features["image"].shape[-1:] != (3,):
+      raise DataError(f"dataset {name!r}: expected RGB images under 'image', got {features}")
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Pixels:
+    try:
+      return self.read(index)
+    except ImageError as error:
+      raise DataError(f"{self.name(index)}: {error}") from None
+
+  def read(self, index: int) -> Pixels:
+    """An image; raises ImageError where it cannot be read."""
+    try:
+      example: Any = self._source[index]
+    except Exception as error:  # a damaged record raises many kinds
+      reason = str(error).strip().partition("\n")[0]
+      raise ImageError(f"cannot be read: {reason}") from None
+    return example["image"]
+
+  def read_size(self, index: int) -> tuple[int, int] | None:
+    """Height and width, by the head of the encoded image; None if it cannot be read."""
+    try:
+      example: Any = self._encoded[index]
+      with Image.open(io.BytesIO(example["image"])) as opened:
+        return opened.height, opened.width
+    except Exception:  # reading the image will say which
+      return None
+
+  def name(self, index: int) -> str:
+    return f"{self._name}, image {index}"
+
+  def fingerprint(self) -> str:
+    return f"{len(self)} images of {self._version}"
+
+
+class SyntheticPhotos:
+  """Pictures drawn at random, by index: discs of all sizes, and grain.
+
+  They look like nothing, but have edges, flat parts and texture: enough to try the
+  trainer out where there are no photographs.
+
+  Args:
+    count: How many.
+  """
+
+  _SIDE_PX = 256
+
+  def __init__(self, count: int):
+    self._count = count
+
+  def __len__(self) -> int:
+    return self._count
+
+  def __getitem__(self, index: int) -> Pixels:
+    rng = np.random.default_rng(index)
+    picture = Image.new("RGB", (self._SIDE_PX, self._SIDE_PX), tuple(rng.integers(0, 256, 3)))
+    draw = ImageDraw.Draw(picture)
+    for radius in np.geomspace(100, 3, 60):
+      centre = rng.uniform(0, self._SIDE_PX, 2)
+      box = (*(centre - radius), *(centre + radius))
+      draw.ellipse(box, fill=tuple(rng.integers(0, 256, 3)))
+    deviation = rng.uniform(0, 20)
+    grainy = np.asarray(picture) + rng.normal(0, deviation, (self._SIDE_PX, self._SIDE_PX, 3))
+    return np.clip(grainy, 0, 255).astype(np.uint8)
+
+  def name(self, index: int) -> str:
+    return f"synthetic image {index}"
+
+  def fingerprint(self) -> str:
+    return f"{len(self)} synthetic images"
+
+
+def open_photos(config: DataConfig) -> PhotoSource:
+  """The source that the config names.
+
+  Raises:
+    DataError: If it holds no photographs.
+  """
+  if config.tfds:
+    return PhotoDataset(config.tfds, config.tfds_split)
+  if config.synthetic:
+    return SyntheticPhotos(config.synthetic)
+  return PhotoFolder(Path(config.images))

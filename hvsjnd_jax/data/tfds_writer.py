@@ -1,0 +1,71 @@
+"""Photographs as a TensorFlow dataset in array_record, written without TensorFlow."""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from PIL import Image
+from tqdm import tqdm
+
+from hvsjnd_jax.data.images import ImageError, read_image
+
+
+def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> list[tuple[Path, str]]:
+  """Writes photographs as a dataset with one split, "train": all of it or nothing.
+
+  Each example holds "image", upright RGB, and "file", its name below the root. The order
+  is TFDS's own shuffle of the names.
+
+  Args:
+    paths: The photographs.
+    root: A folder above all of them.
+    out: The folder to write; must not exist.
+
+  Returns:
+    The photographs that could not be read, each with the reason. Where none could, no
+    folder is written.
+  """
+  with tempfile.TemporaryDirectory(dir=out.absolute().parent) as partial:
+    builder = _Photographs(paths, root, data_dir=partial, file_format="array_record")
+    tfds.disable_progress_bar()  # ours counts photographs
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download
+      builder.download_and_prepare()
+    if len(builder.errors) < len(paths):
+      Path(builder.data_dir).rename(out)
+  return builder.errors
+
+
+class _Photographs(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version("1.0.0")
+  name = "photographs"
+
+  def __init__(self, paths: Sequence[Path], root: Path, **options: Any):
+    self._paths, self._root = paths, root
+    self.errors: list[tuple[Path, str]] = []
+    super().__init__(**options)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
+    features = tfds.features.FeaturesDict({"image": image, "file": tfds.features.Text()})
+    return tfds.core.DatasetInfo(builder=self, features=features)
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    del dl_manager
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in tqdm(self._paths, unit="image", disable=None):  # None: no bar in a pipe
+      try:
+        pixels = read_image(path)
+      except ImageError as error:
+        self.errors.append((path, str(error)))
+        continue
+      png = io.BytesIO()  # encoded here: TFDS would need TensorFlow for it
+      Image.fromarray(pixels).save(png, format="PNG")
+      png.seek(0)
+      name = str(path.relative_to(self._root))
+      yield name, {"image": png, "file": name}

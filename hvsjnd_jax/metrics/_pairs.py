@@ -1,0 +1,75 @@
+"""What every metric does with its pair of images: check it, lay it out, shrink it.
+
+Images are float32 or float64 in [0, 1], NHWC, RGB. Metrics compute on planes, [B·C, H, W]:
+rows of one channel lie together, so that filters run along memory.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from hvsjnd_jax.ops.checks import check_sides, check_type, check_values
+from hvsjnd_jax.ops.types import Images, Planes
+
+
+def check_pair(
+  metric: str, distorted: Images, reference: Images, *, smallest_px: int = 1
+) -> tuple[Images, Images]:
+  """Refuses what a metric cannot take, and gives the pair as JAX arrays.
+
+  Type and shape are checked always, under `jax.jit` too. Values are checked only where
+  there are any: not of what `jax.jit`, `jax.grad` or `jax.vmap` traces. They may lie 0.5
+  beyond [0, 1], for images that are not clipped; NaN passes, and gives NaN.
+
+  Args:
+    metric: Its name, for the message.
+    distorted: Images in [0, 1].
+    reference: Same shape.
+    smallest_px: What either side must have.
+
+  Returns:
+    `distorted` and `reference`.
+
+  Raises:
+    TypeError: If one is neither float32 nor float64.
+    ValueError: If the two are not of one shape [B, H, W, C], if a side is below
+      `smallest_px`, or if values are those of another range, such as 0..255.
+  """
+  pair = {"distorted": jnp.asarray(distorted), "reference": jnp.asarray(reference)}
+  for name, images in pair.items():
+    check_type(metric, name, images)
+  shape = pair["distorted"].shape
+  if len(shape) != 4 or shape != pair["reference"].shape:
+    raise ValueError(
+      f"{metric}: expected two images of one shape [B, H, W, C], got distorted "
+      f"{shape} and reference {pair['reference'].shape}"
+    )
+  check_sides(metric, pair["distorted"], smallest_px=smallest_px)
+  for name, images in pair.items():
+    check_values(metric, name, images)
+  return pair["distorted"], pair["reference"]
+
+
+def to_planes(images: Images) -> Planes:
+  """Every channel of every image on its own, [B·C, H, W]."""
+  return images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
+
+
+def mean_pool(planes: Planes, size: int = 2, *, pad: bool = False) -> Planes:
+  """Mean over size x size pixels, stride `size`.
+
+  What is left at the end of a side is dropped; with `pad`, a side that is odd (the size
+  being 2) gets a row of zeros on both ends instead, which count in the mean.
+  """
+  margins = [(side % size, side % size) if pad else (0, 0) for side in planes.shape[1:]]
+  window = (1, size, size)
+  padding = [(0, 0), *margins]
+  return lax.reduce_window(planes, 0.0, lax.add, window, window, padding) / size**2
+
+
+def shrink(planes: Planes) -> Planes:
+  """To a shorter side of about 256 pixels: the size at which FSIM is defined.
+
+  Mean over f x f pixels, f = max(1, round(min(H, W) / 256)), a half to the even number.
+  """
+  factor = max(1, round(min(planes.shape[1:]) / 256))
+  return planes if factor == 1 else mean_pool(planes, factor)

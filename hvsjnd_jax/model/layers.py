@@ -1,0 +1,327 @@
+"""Layers of the networks: GDN, the convolutions, what stands at an image's edge.
+
+Arrays are float, NHWC. Kernels are HWIO. A module computes in the precision of what comes
+in: its parameters are cast to it. Everything here supports reverse-mode differentiation of
+any order; the custom derivatives below do not support forward mode.
+
+An image may be smaller than the array it lies in, at the top left. Its extent, [B, 2], then
+says how many rows and columns are the image's own, and a layer given the extent treats the
+image as if the array ended there. None: the array is the image.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from hvsjnd_jax.ops.types import Images
+
+Extent = Int[Array, "b 2"]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+_REPARAM_OFFSET = 2.0**-18
+
+_PEDESTAL = _REPARAM_OFFSET**2
+
+_BETA_MIN = 1e-6
+
+# Up to so many output channels one pass over the input beats four without needless products.
+_FEW_CHANNELS = 16
+
+
+@jax.custom_vjp
+def lower_bound(value: Array, minimum: float) -> Array:
+  """max(value, minimum), whose gradient still lets a bounded value come back up.
+
+  Unlike `jnp.maximum`, the gradient also passes below the bound when it is negative,
+  that is when a descent step would raise the value.
+
+  Args:
+    value: Float array of any shape.
+    minimum: The bound. It receives no gradient.
+
+  Returns:
+    Array like `value`, >= minimum.
+
+  Source: Ballé et al., "End-to-end Optimized Image Compression", 2017.
+  """
+  return jnp.maximum(value, minimum)
+
+
+def _lower_bound_forward(value: Array, minimum: float) -> tuple[Array, Array]:
+  return jnp.maximum(value, minimum), value >= minimum
+
+
+def _lower_bound_backward(above: Array, gradient: Array) -> tuple[Array, None]:
+  return jnp.where(above | (gradient < 0), gradient, 0), None
+
+
+lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
+
+
+class GDN(nnx.Module):
+  """Generalised divisive normalisation, the gain control of early vision.
+
+  u_i / n_i, or u_i · n_i for the inverse, with n_i = sqrt(b_i + sum_j g_ij u_j^2).
+  The raw parameters are square roots: b = LB(beta)^2 - p and g = LB(gamma)^2 - p, with
+  p = (2^-18)^2, so that b stays above 1e-6 and g above 0.
+
+  Args:
+    channels: Channels of input and output.
+    inverse: Multiply by n instead of dividing.
+
+  Source: Ballé et al., "Density Modeling of Images using a Generalized Normalization
+  Transformation", 2016.
+  """
+
+  def __init__(self, channels: int, *, inverse: bool = False):
+    self.inverse = inverse
+    self.beta = nnx.Param(jnp.sqrt(jnp.ones(channels) + _PEDESTAL))
+    self.gamma = nnx.Param(jnp.sqrt(0.1 * jnp.eye(channels) + _PEDESTAL))
+
+  def __call__(self, inputs: Images) -> Images:
+    beta = lower_bound(self.beta[...], math.sqrt(_BETA_MIN + _PEDESTAL)) ** 2 - _PEDESTAL
+    gamma = lower_bound(self.gamma[...], _REPARAM_OFFSET) ** 2 - _PEDESTAL
+    dtype = inputs.dtype
+    exponent = 0.5 if self.inverse else -0.5
+    return _scale_by_energy(inputs, gamma.T.astype(dtype), beta.astype(dtype), exponent)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _scale_by_energy(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Images:
+  """u · (b + u^2 g)^exponent, for the exponents 1/2 and -1/2."""
+  return _scale_forward(inputs, gamma, beta, exponent)[0]
+
+
+def _scale_forward(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Any:
+  energy = jnp.square(inputs) @ gamma + beta
+  gain = jnp.sqrt(energy) if exponent > 0 else lax.rsqrt(energy)
+  return inputs * gain, (inputs, gamma, gain)
+
+
+def _scale_backward(exponent: float, saved: Any, gradient: Images) -> Any:
+  # Only the gain is kept: the derivative's power of the energy is one of the gain.
+  inputs, gamma, gain = saved
+  slope = exponent * (1 / gain if exponent > 0 else gain**3)
+  energy_gradient = gradient * inputs * slope
+  inputs_gradient = gradient * gain + 2 * inputs * (energy_gradient @ gamma.T)
+  rows = energy_gradient.reshape(-1, gamma.shape[1])
+  gamma_gradient = jnp.square(inputs).reshape(-1, gamma.shape[0]).T @ rows
+  return inputs_gradient, gamma_gradient, rows.sum(axis=0)
+
+
+_scale_by_energy.defvjp(_scale_forward, _scale_backward)
+
+
+@jax.custom_vjp
+def downsampling_conv(
+  inputs: Float[Array, "b h w i"], kernel: Float[Array, "5 5 i o"]
+) -> Float[Array, "b h/2 w/2 o"]:
+  """5x5 convolution, stride 2, zero padding 2; H and W must be even.
+
+  Its input gradient is `upsampling_conv` with the same kernel, the two being one linear map
+  and its transpose. XLA's own gradient is an input-dilated convolution, which is slower on a
+  CPU: docs/speed.md has both.
+  """
+  return _convolve(inputs, kernel, stride=2, padding=((2, 2), (2, 2)))
+
+
+@jax.custom_vjp
+def upsampling_conv(
+  inputs: Float[Array, "b h w o"], kernel: Float[Array, "5 5 i o"]
+) -> Float[Array, "b 2h 2w i"]:
+  """The transpose of `downsampling_conv`: 5x5, stride 2, output twice as large.
+
+  Written as four stride-1 convolutions, one per parity of the output row and column,
+  whose results are interleaved: no multiplication by the zeros of a dilated input. With few
+  output channels the four are one, whose kernel has zeros for the taps that a parity lacks.
+  The kernel gradient is that of `downsampling_conv`; XLA's own, of the input-dilated form, is
+  far slower on a CPU (docs/speed.md).
+  Equals PyTorch's ConvTranspose2d(5, stride=2, padding=2, output_padding=1).
+  """
+  b, h, w, _ = inputs.shape
+  outputs = kernel.shape[2]
+  # Even outputs 2m read taps 4, 2, 0 at inputs m-1, m, m+1; odd outputs 2m+1 read taps
+  # 3, 1 at inputs m, m+1.
+  if outputs <= _FEW_CHANNELS:
+    taps = jnp.pad(kernel[::-1, ::-1], ((1, 0), (1, 0), (0, 0), (0, 0)))
+    taps = taps.reshape(3, 2, 3, 2, *kernel.shape[2:])[:, ::-1, :, ::-1]
+    taps = taps.transpose(0, 2, 5, 1, 3, 4).reshape(3, 3, -1, 4 * outputs)
+    phases = _convolve(inputs, taps, padding=((1, 1), (1, 1)))
+    return phases.reshape(b, h, w, 2, 2, outputs).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, outputs)
+  parities = ((slice(None, None, -2), (1, 1)), (slice(3, None, -2), (0, 1)))
+  rows = [
+    jnp.stack(
+      [
+        _convolve(inputs, kernel[rows, columns].swapaxes(2, 3), padding=(row_pad, column_pad))
+        for columns, column_pad in parities
+      ],
+      axis=3,
+    )
+    for rows, row_pad in parities
+  ]
+  return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, outputs)
+
+
+def _convolve(
+  inputs: Array, kernel: Array, *, padding: tuple[tuple[int, int], ...], stride: int = 1
+) -> Array:
+  return lax.conv_general_dilated(
+    inputs, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS
+  )
+
+
+def _kernel_gradient(large: Array, small: Array, kernel: Array) -> Array:
+  """Gradient of <small, downsampling_conv(large, kernel)> with respect to the kernel."""
+
+  def conv(kernel: Array) -> Array:
+    return _convolve(large, kernel, stride=2, padding=((2, 2), (2, 2)))
+
+  return jax.linear_transpose(conv, kernel)(small)[0]
+
+
+downsampling_conv.defvjp(
+  lambda inputs, kernel: (downsampling_conv(inputs, kernel), (inputs, kernel)),
+  lambda saved, gradient: (
+    upsampling_conv(gradient, saved[1]),
+    _kernel_gradient(saved[0], gradient, saved[1]),
+  ),
+)
+upsampling_conv.defvjp(
+  lambda inputs, kernel: (upsampling_conv(inputs, kernel), (inputs, kernel)),
+  lambda saved, gradient: (
+    downsampling_conv(gradient, saved[1]),
+    _kernel_gradient(gradient, saved[0], saved[1]),
+  ),
+)
+
+
+def _xavier_normal(rngs: nnx.Rngs, shape: tuple[int, ...], *, gain: float) -> Array:
+  """Normal with deviation gain·sqrt(2 / (fan_in + fan_out)), as PyTorch counts fans."""
+  *window, inputs, outputs = shape
+  deviation = gain * math.sqrt(2 / (math.prod(window) * (inputs + outputs)))
+  return deviation * jax.random.normal(rngs.params(), shape)
+
+
+class DownsamplingConv(nnx.Module):
+  """`downsampling_conv` with its kernel and, unless switched off, a bias.
+
+  Args:
+    inputs: Channels that come in.
+    outputs: Channels that go out.
+    rngs: Source of the initial kernel, Xavier-normal.
+    gain: Factor on the kernel's initial deviation.
+    use_bias: Whether to add a bias, 0.01 at first.
+  """
+
+  def __init__(
+    self,
+    inputs: int,
+    outputs: int,
+    *,
+    rngs: nnx.Rngs,
+    gain: float = math.sqrt(2),
+    use_bias: bool = True,
+  ):
+    self.kernel = nnx.Param(_xavier_normal(rngs, (5, 5, inputs, outputs), gain=gain))
+    self.bias = nnx.Param(jnp.full(outputs, 0.01, jnp.float32)) if use_bias else None
+
+  def __call__(self, inputs: Images) -> Images:
+    outputs = downsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
+    return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
+
+
+class UpsamplingConv(nnx.Module):
+  """`upsampling_conv` with a bias. The kernel is [5, 5, outputs, inputs].
+
+  Args:
+    inputs: Channels that come in.
+    outputs: Channels that go out.
+    rngs: Source of the initial kernel, Xavier-normal.
+  """
+
+  def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+    self.kernel = nnx.Param(_xavier_normal(rngs, (5, 5, outputs, inputs), gain=math.sqrt(2)))
+    self.bias = nnx.Param(jnp.full(outputs, 0.01, jnp.float32))
+
+  def __call__(self, inputs: Images) -> Images:
+    outputs = upsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
+    return outputs + self.bias[...].astype(inputs.dtype)
+
+
+class ReflectingConv(nnx.Module):
+  """3x3 convolution with a bias; what lies past the edge is the image reflected.
+
+  Args:
+    inputs: Channels that come in.
+    outputs: Channels that go out.
+    stride: Of rows and columns alike.
+    rngs: Source of the initial kernel, LeCun-normal; the bias is 0 at first.
+  """
+
+  def __init__(self, inputs: int, outputs: int, *, stride: int = 1, rngs: nnx.Rngs):
+    self.stride = stride
+    initialize = nnx.initializers.lecun_normal()
+    self.kernel = nnx.Param(initialize(rngs.params(), (3, 3, inputs, outputs)))
+    self.bias = nnx.Param(jnp.zeros(outputs))
+
+  def __call__(self, inputs: Images, *, extent: Extent | None = None) -> Images:
+    # Both for XLA's CPU kernels: channels in eights; and a column of padding, as those for
+    # convolutions that pad are several times as fast (jax 0.10.2). What comes of it is dropped.
+    fill = -inputs.shape[3] % 8
+    kernel = jnp.pad(self.kernel[...], ((0, 0), (0, 0), (0, fill), (0, 0))).astype(inputs.dtype)
+    filled = jnp.pad(inputs, ((0, 0), (0, 0), (0, 0), (0, fill)))
+    padded = jnp.pad(filled, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    for axis in (1, 2):
+      padded = _continue(padded, extent, axis, step=2)
+    outputs = _convolve(padded, kernel, stride=self.stride, padding=((0, 0), (0, self.stride)))
+    width = -(-inputs.shape[2] // self.stride)
+    return outputs[:, :, :width] + self.bias[...].astype(inputs.dtype)
+
+
+def double(maps: Images, *, extent: Extent | None = None) -> Images:
+  """Bilinear, twice the size, half-pixel centres; past the edge stands the edge again."""
+  for axis in (1, 2):
+    padded = jnp.pad(maps, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="edge")
+    padded = _continue(padded, extent, axis, step=1)
+    before, after = (
+      lax.slice_in_dim(padded, start, start + maps.shape[axis], axis=axis) for start in (0, 2)
+    )
+    # The even and the odd rows (columns) of the result.
+    halves = (0.75 * maps + 0.25 * before, 0.75 * maps + 0.25 * after)
+    shape = [size * (2 if i == axis else 1) for i, size in enumerate(maps.shape)]
+    maps = jnp.stack(halves, axis=axis + 1).reshape(shape)
+  return maps
+
+
+def keep(maps: Images, extent: Extent | None) -> Images:
+  """The maps, zero outside the extent: what a convolution shall see past the edge."""
+  if extent is None:
+    return maps
+  rows, columns = (
+    lax.broadcasted_iota(jnp.int32, maps.shape[:3], axis) < extent[:, axis - 1, None, None]
+    for axis in (1, 2)
+  )
+  return jnp.where((rows & columns)[..., None], maps, 0)
+
+
+def shrink(extent: Extent | None, factor: int) -> Extent | None:
+  """The extent behind layers that stride by `factor` in all; sides are rounded up."""
+  return None if extent is None else -(-extent // factor)
+
+
+def _continue(padded: Images, extent: Extent | None, axis: int, *, step: int) -> Images:
+  """Padded by one: what lies there past the extent repeats what lies `step` before it."""
+  if extent is None:
+    return padded
+  past = extent[:, axis - 1] + 1
+  images = jnp.arange(len(padded))
+  if axis == 1:
+    return padded.at[images, past].set(padded[images, past - step])
+  return padded.at[images, :, past].set(padded[images, :, past - step])

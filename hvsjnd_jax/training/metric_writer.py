@@ -1,0 +1,64 @@
+"""What a stage's run leaves to be looked at: figures and pictures, also for TensorBoard."""
+
+import json
+from pathlib import Path
+from typing import Self
+
+from tensorboardX import SummaryWriter
+
+from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.images import write_png
+from hvsjnd_jax.ops.types import Pixels
+
+
+class Logbook:
+  """metrics.jsonl, sheets/ and tensorboard/ in a stage's folder.
+
+  A run that goes on from a checkpoint takes back the rows that were written after it.
+
+  Args:
+    folder: The stage's folder.
+    step: The step that the run goes on from.
+  """
+
+  def __init__(self, folder: Path, *, step: int):
+    self._sheets = folder / "sheets"
+    self._sheets.mkdir(parents=True, exist_ok=True)
+    file = folder / "metrics.jsonl"
+    if file.exists():
+      with whole_file(file) as partial:
+        partial.write_text("".join(_read_rows(file, step)))
+    self._metrics = file.open("a")
+    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._metrics.close()
+    self._board.close()
+
+  def write(self, step: int, figures: dict[str, float]) -> None:
+    """Adds one row of figures."""
+    self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
+    self._metrics.flush()
+    for name, value in figures.items():
+      self._board.add_scalar(name, value, step)
+
+  def write_sheet(self, step: int, sheet: Pixels) -> None:
+    """Adds one picture."""
+    write_png(self._sheets / f"{step:07d}.png", sheet)
+    self._board.add_image("sheet", sheet, step, dataformats="HWC")
+
+
+def _read_rows(file: Path, last_step: int) -> list[str]:
+  """The rows up to a step; a killed run may have left half a row after them."""
+  rows = []
+  for row in file.read_text(errors="replace").splitlines():
+    try:
+      step = json.loads(row)["step"]
+    except ValueError:
+      break
+    if step <= last_step:
+      rows.append(row + "\n")
+  return rows

@@ -1,0 +1,135 @@
+"""The speed benchmark compares two of the same, and counts right; the human one ranks."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+import hvsjnd_jax
+from hvsjnd_jax.baselines import BASELINES
+from hvsjnd_jax.evaluation import estimators
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
+
+pytest.importorskip("torch")
+
+from tests.benchmarks import human, speed
+from tests.benchmarks.pictures import draw_image
+
+
+@pytest.fixture(scope="module")
+def default_model() -> JNDModel:
+  return hvsjnd_jax.load()
+
+
+@pytest.mark.parametrize("form", [speed.NCHW, speed.CHANNELS_LAST], ids=["nchw", "channels_last"])
+def test_twin_estimates_as_we_do(default_model: JNDModel, form: speed.Form):
+  image = draw_image(48, 64)
+  ours = np.asarray(speed.prepare_ours(default_model, image)())
+  theirs = speed.prepare_theirs(default_model, image, form=form)().numpy()
+  np.testing.assert_allclose(theirs, ours, rtol=0, atol=speed.ESTIMATE_TOLERANCE * ours.max())
+
+
+@pytest.mark.parametrize(("stage", "crop_px"), [("hvs_sd", 64), ("jnd", 168)])
+def test_twin_trains_as_we_do(stage: Stage, crop_px: int):
+  config = TrainConfig(hvs_sd=RateDistortionConfig(batch_size=2), jnd=JNDConfig(batch_size=1))
+  crops = speed.draw_crops(config.settings(stage).batch_size, crop_px)
+  ours = speed.prepare_our_step(config, stage, crops)()
+  theirs = speed.prepare_their_step(config, stage, crops, form=speed.CHANNELS_LAST)()
+  np.testing.assert_allclose(theirs, ours, rtol=speed.STEP_TOLERANCE)
+
+
+def test_flop_are_those_of_the_layers(default_model: JNDModel):
+  flop = speed.count_flop(default_model)
+  # 3x3, 7 to 32 channels at every pixel, and 32 to 32 at every fourth.
+  assert flop["generator.conv1"] == 2 * 9 * 7 * 32
+  assert flop["generator.conv2"] == 2 * 9 * 32 * 32 / 4
+  # 5x5, 128 to 128 channels, from a 64th of the pixels; forward and back.
+  assert flop["hvs_sd.decoder.deconv1"] == 2 * 2 * 25 * 128 * 128 / 64
+  assert sum(flop.values()) == 341_036
+
+
+def test_rank_correlation_is_scipy_s():
+  rng = np.random.default_rng(0)
+  first, second = rng.integers(9, size=(2, 3, 24)).astype(float)  # with ties
+  ours = human._spearman(first, second)
+  wanted = [np.asarray(scipy.stats.spearmanr(a, b))[0] for a, b in zip(first, second, strict=True)]
+  np.testing.assert_allclose(ours, wanted, atol=1e-12)
+
+
+def test_interval_holds_the_correlation_and_shrinks():
+  rng = np.random.default_rng(0)
+  widths = []
+  for n in (20, 200):
+    judged = rng.random(n)
+    found = human.correlate((judged + 0.5 * rng.random(n)).tolist(), judged.tolist())
+    assert found is not None
+    assert 0.5 < found.low < found.rho < found.high < 1
+    widths.append(found.high - found.low)
+  assert widths[1] < widths[0] / 2
+  assert human.correlate([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_levels_are_means_in_gray_levels():
+  jnd = np.asarray([0, 4, 16, 16]).reshape(2, 2, 1).repeat(3, axis=-1).astype(np.float32) / 255
+  levels = human.measure_levels(lambda _: jnd, np.zeros((2, 2, 3), np.uint8))
+  assert levels == pytest.approx((9, (0.01 * 4 * 16 * 16) ** (1 / 4)), abs=1e-6)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+  """Four images, the brighter the higher judged in one study, and the lower in the other."""
+  for folder in ("kodak", "human"):
+    (tmp_path / folder).mkdir()
+  noise, jpeg = "ref,t01_l1,t01_l2,t01_l3,t01_l4\n", "ref,level_lo,level_hi\n"
+  for i in range(1, 5):
+    pixels = np.random.default_rng(i).integers(50 * i, size=(48, 64, 3)).astype(np.uint8)
+    for name in (f"kodak/kodim0{i}.png", f"human/q{i}.png"):
+      Image.fromarray(pixels).save(tmp_path / name)
+    noise += f"I0{i},{-9 * i},{5 + i},{5 - i},{4 + i}\n"
+    jpeg += f"q{i}.png,{60 - i},{70 - i}\n"
+  (tmp_path / "human/tid2013_mos_noise_types_kodak24.csv").write_text(f"{noise}I25,9,9,9,9\n")
+  (tmp_path / "human/konjnd_quiz_jpeg.csv").write_text(jpeg)
+  return tmp_path
+
+
+def test_models_are_set_against_people(
+  judged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+  def draw(images: np.ndarray) -> jax.Array:
+    return jax.numpy.asarray(images) * 0.1
+
+  bright = BASELINES["uniform"]._replace(function=draw)
+  baselines = {"uniform": BASELINES["uniform"], "bright": bright}
+  for module in (human, estimators):
+    monkeypatch.setattr(module, "BASELINES", baselines)
+  assert human.read_noise_study(judged).judged == pytest.approx([5, 16 / 3, 17 / 3, 6])
+  assert human.read_jpeg_study(judged).judged == [64, 63, 62, 61]
+  assert human.main(["--data", str(judged)]) == 0
+  _, heading, default, uniform, ours = capsys.readouterr().out.splitlines()
+  assert re.findall(r"(noise|JPEG), n=4, (\w+)", heading) == [
+    (study, kind) for study in ("noise", "JPEG") for kind in ("arithmetic", "geometric")
+  ]
+  assert re.fullmatch(r"default( +[+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]){4}", default)
+  assert uniform.split() == ["uniform", *"----"]
+  up, down = "+1.00 [+1.00, +1.00]", "-1.00 [-1.00, -1.00]"
+  assert re.findall(r"\S+ \[.*?\]", ours) == [up, up, down, down]
+
+
+def test_missing_judgements_are_named(judged: Path, capsys: pytest.CaptureFixture[str]):
+  faults = {
+    "human/q2.png": r".*q2\.png: ",
+    "human/konjnd_quiz_jpeg.csv": r".*quiz_jpeg\.csv: No such file .*; give the folder",
+  }
+  for name, reason in faults.items():
+    (judged / name).unlink()
+    assert human.main(["--data", str(judged)]) == 2
+    assert re.match(f"human: {reason}", capsys.readouterr().err)
+  table = judged / "human/tid2013_mos_noise_types_kodak24.csv"
+  table.write_text("ref,t01_l2\nI01,2\n")
+  assert human.main(["--data", str(judged)]) == 2
+  assert "expected the column ref, and numbers in t01_l2, t01_l3" in capsys.readouterr().err

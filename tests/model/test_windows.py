@@ -1,0 +1,240 @@
+"""Windows: the whole image's result, with one compile, on any devices."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import hvsjnd_jax
+from hvsjnd_jax.model import windows
+from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
+from hvsjnd_jax.model.priors import AttentionLayer, trace
+from hvsjnd_jax.model.windows import Window, check_window, plan_window
+
+DrawImages = Callable[..., jax.Array]
+
+ROOT = Path(__file__).parents[2]
+WINDOW = (128, 160)
+# Of a map's maximum: the same sums, compiled for another shape. 6e-6 was measured.
+SELF = 2e-5
+
+
+def assert_same(maps: Analysis, wanted: Analysis) -> None:
+  for got, want in zip(jax.tree.leaves(maps), jax.tree.leaves(wanted), strict=True):
+    assert got.dtype == want.dtype
+    np.testing.assert_allclose(got, want, rtol=0, atol=SELF * float(abs(want).max()))
+
+
+@pytest.mark.parametrize(
+  ("resolution", "attention"),
+  [("reference", "feature"), ("native", "reconstruction"), ("fine", "reconstruction")],
+)
+@pytest.mark.parametrize(
+  "size",
+  [
+    (9, 13),  # far smaller than the window
+    (128, 160),  # the window
+    (129, 161),  # a pixel more
+    (130, 303),  # sides that are 2 and 3 more than a multiple of 4
+    (303, 130),  # upright: the image is turned
+    (275, 80),  # longer than the window, and narrower
+  ],
+  ids=lambda size: f"{size[0]}x{size[1]}",
+)
+def test_windows_give_what_the_whole_image_gives(
+  small_model: JNDModel,
+  draw_images: DrawImages,
+  size: tuple[int, int],
+  resolution: Resolution,
+  attention: AttentionLayer,
+):
+  images = draw_images(2, *size)
+  options: dict[str, Any] = {"resolution": resolution, "attention": attention}
+  got = hvsjnd_jax.analyze(small_model, images, window=WINDOW, **options)
+  assert_same(got, hvsjnd_jax.analyze(small_model, images, **options))
+  alone = hvsjnd_jax.estimate(small_model, images, window=WINDOW, **options)
+  np.testing.assert_array_equal(alone, got.jnd)
+
+
+@pytest.mark.usefixtures("optimized")
+def test_windows_of_the_full_size_networks(model: JNDModel, draw_images: DrawImages):
+  images = draw_images(1, 250, 301)
+  got = hvsjnd_jax.analyze(model, images, window=(192, 192), resolution="native")
+  assert_same(got, hvsjnd_jax.analyze(model, images, resolution="native"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+def test_windows_of_a_large_image(draw_images: DrawImages):
+  """Whole, it takes 10 GB of memory and a minute."""
+  model = hvsjnd_jax.load()
+  images = draw_images(1, 2500, 3300)
+  got = hvsjnd_jax.analyze(model, images, window=plan_window([(2500, 3300)]))
+  assert_same(got, hvsjnd_jax.analyze(model, images))
+
+
+@pytest.mark.usefixtures("x64")
+def test_overlap_is_the_networks_reach(small_model: JNDModel):
+  """How far away a pixel's change still shows, wherever it lies in a cell of 8 pixels."""
+  model = jax.tree.map(lambda leaf: leaf.astype(np.float64), small_model)
+  rng = np.random.default_rng(0)
+  image, attention, prior = (rng.random((1, 128, 128, c)) for c in (3, 1, 3))
+  places = np.arange(60, 68)
+  changed = image.repeat(8, axis=0)
+  changed[np.arange(8), places, places] += 0.5
+
+  @jax.jit
+  def see(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    gradient = trace(model.hvs_sd, images, None, pixels=1).gradient
+    maps = (np.broadcast_to(m, (len(images), *m.shape[1:])) for m in (attention, prior))
+    return gradient, model.generator(images, *maps, resolution="native")
+
+  for base, other, reach in zip(
+    see(image), see(changed), (windows.PRIORS_REACH_PX, windows.MAP_REACH_PX), strict=True
+  ):
+    which, *shown = np.nonzero(np.asarray(other != base).any(axis=-1))
+    farthest = max(np.abs(axis - places[which]).max() for axis in shown)
+    # No further; and the next multiple of 8 would not do.
+    assert reach - 8 < farthest <= reach
+
+
+def test_bytes_are_images_over_255(small_model: JNDModel):
+  pixels = np.random.default_rng(0).integers(0, 256, (1, 40, 50, 3), np.uint8)
+  networks = small_model.hvs_sd, small_model.generator
+  options = {"window": WINDOW, "resolution": "native", "attention": "reconstruction"}
+  of_bytes = windows.analyze(*networks, pixels, **options)
+  of_floats = windows.analyze(*networks, (pixels / 255).astype(np.float32), **options)
+  for got, want in zip(of_bytes, of_floats, strict=True):
+    np.testing.assert_array_equal(got, want)
+
+
+def test_flat_image_is_finite(small_model: JNDModel, flat_images: Callable[[int], jax.Array]):
+  maps = hvsjnd_jax.analyze(small_model, flat_images(150), window=(128, 128))
+  for leaf in jax.tree.leaves(maps):
+    assert np.isfinite(leaf).all()
+
+
+COMPILES = "/jax/core/compile/backend_compile_duration"
+
+
+def test_many_sizes_compile_once(small_model: JNDModel):
+  compiled: list[str] = []
+
+  def count(event: str, duration_secs: float, **_: object) -> None:
+    del duration_secs
+    if event == COMPILES:
+      compiled.append(event)
+
+  def run(size: tuple[int, int]) -> None:
+    windows.analyze(
+      small_model.hvs_sd,
+      small_model.generator,
+      np.zeros((1, *size, 3), np.float32),
+      window=(136, 160),
+      resolution="native",
+      attention="reconstruction",
+    )
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  try:
+    run((64, 64))
+    assert len(compiled) == 2  # the priors, and the maps
+    for size in ((9, 200), (136, 160), (99, 140), (150, 301)):
+      run(size)
+    assert len(compiled) == 2
+  finally:
+    jax.monitoring.unregister_event_duration_listener(count)
+
+
+ON_MANY = """
+import json, sys
+import jax, numpy as np
+import hvsjnd_jax
+from hvsjnd_jax.hvs_sd import HVSSD
+from flax import nnx
+assert jax.local_device_count() == int(sys.argv[1])
+model = hvsjnd_jax.load()
+model.hvs_sd = HVSSD(8, rngs=nnx.Rngs(0))
+image = np.random.default_rng(0).random((1, 250, 300, 3), np.float32)
+jnd = hvsjnd_jax.estimate(model, image, window=(128, 128))
+print(json.dumps(np.asarray(jnd).sum((0, 2, 3)).tolist()))
+"""
+
+
+def test_devices_share_the_windows():
+  """20 windows on 1 and on 3 devices, which 20 is no multiple of."""
+  rows = []
+  for devices in (1, 3):
+    done = subprocess.run(
+      [sys.executable, "-c", ON_MANY, str(devices)],
+      cwd=ROOT,
+      env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    rows.append(json.loads(done.stdout))
+  np.testing.assert_allclose(rows[1], rows[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("sizes", "window"),
+  [
+    ([(512, 768)] * 3, (512, 768)),
+    ([(512, 768), (768, 512)], (512, 768)),  # upright ones are turned
+    ([(9, 13)], (128, 128)),
+    ([(2160, 3840)], (640, 1408)),
+  ],
+)
+def test_plan(sizes: list[tuple[int, int]], window: tuple[int, int]):
+  assert plan_window(sizes) == window
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_plan_needs_the_fewest_pixels(seed: int):
+  """Against every window, counted by walking over each image."""
+  rng = np.random.default_rng(seed)
+  sizes = rng.integers(8, 700, (5, 2)).tolist()
+
+  def count(window: Window) -> int:
+    number = 0
+    for size in sizes:
+      images = np.empty((1, *sorted(size), 0))
+      number += len(list(windows._tile(images, window, windows.PRIORS_REACH_PX)))
+    return number * window.height * window.width
+
+  limit = 400_000
+  sides = range(128, 769, 64)
+  fewest = min(count(Window(h, w)) for h in sides for w in sides if h <= w and h * w <= limit)
+  planned = plan_window(sizes, max_pixels=limit)
+  assert planned.height * planned.width <= limit
+  assert count(planned) == fewest
+
+
+def test_plan_in_too_little_memory():
+  with pytest.raises(ValueError, match="expected max_pixels of at least 16384, got 100"):
+    plan_window([(100, 100)], max_pixels=100)
+
+
+@pytest.mark.parametrize("window", [(112, 512), (200, 204), (512, 0), (-128, 128)])
+def test_window_of_no_use_is_named(window: tuple[int, int]):
+  with pytest.raises(
+    ValueError,
+    match=f"window: expected sides that are multiples of 8 above 112, got {window[0]}x{window[1]}",
+  ):
+    check_window(window)
+
+
+def test_window_under_a_transformation_is_named(small_model: JNDModel, draw_images: DrawImages):
+  with pytest.raises(ValueError, match="expected no window under jax"):
+    jax.jit(lambda images: hvsjnd_jax.estimate(small_model, images, window=WINDOW))(
+      draw_images(1, 16, 16)
+    )

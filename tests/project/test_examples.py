@@ -1,0 +1,61 @@
+"""Every public name has an example in its docstring, and it gives what it says.
+
+An example stands in its module's own names; hvsjnd_jax, jax, jnp, nnx and np are there too.
+"""
+
+import doctest
+import inspect
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import hvsjnd_jax
+from hvsjnd_jax import baselines, export, metrics, noise, weights
+from hvsjnd_jax.model import masking, priors, windows
+from hvsjnd_jax.training import losses
+from hvsjnd_jax.viz import sheets
+
+COMMON = {"hvsjnd_jax": hvsjnd_jax, "jax": jax, "jnp": jnp, "nnx": nnx, "np": np}
+
+
+def own_names(module: ModuleType) -> list[str]:
+  """What is defined in a module, and not private."""
+  return [
+    name
+    for name, value in vars(module).items()
+    if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+  ]
+
+
+PUBLIC = {
+  hvsjnd_jax: hvsjnd_jax.__all__,
+  metrics: metrics.__all__,
+  baselines: baselines.__all__,
+  **{module: own_names(module) for module in (losses, masking, noise, sheets)},
+  windows: ["plan_window", "analyze"],
+  priors: ["compute_priors"],
+  weights: ["load", "save"],
+  export: ["export_estimate"],
+}
+OBJECTS = {
+  f"{module.__name__}.{name}": value
+  for module, names in PUBLIC.items()
+  for name in names
+  if inspect.isfunction(value := getattr(module, name)) or inspect.isclass(value)
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_example_gives_what_it_says(name: str):
+  value: Any = OBJECTS[name]
+  names = vars(inspect.getmodule(value)) | COMMON
+  (examples,) = doctest.DocTestFinder(recurse=False).find(value, name, globs=names)
+  assert examples.examples, "no example"
+  told: list[str] = []
+  doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=told.append)
+  assert not told, "".join(told)

@@ -1,0 +1,117 @@
+"""Every setting is checked before any work."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from hvsjnd_jax.training.config import TrainConfig
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+def load(file: Path) -> TrainConfig:
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_shipped_configs_need_photographs_alone(file: Path):
+  config = load(file)
+  if file.stem == "tiny":  # and the smallest not even them
+    config.validate()
+    return
+  with pytest.raises(ValueError, match=r"config\.data\.images must be a folder"):
+    config.validate()
+  config.data.images = "photos"
+  config.validate()
+
+
+def test_both_stages_are_trained_by_default():
+  assert TrainConfig().stages == TrainConfig(stage="both").stages == ("hvs_sd", "jnd")
+  assert TrainConfig(stage="jnd").stages == ("jnd",)
+
+
+@pytest.mark.parametrize(
+  ("images", "tfds", "synthetic"),
+  [("", "", 0), ("photos", "coco", 0), ("photos", "", 3), ("", "coco", 3), ("photos", "coco", 3)],
+)
+def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int):
+  config = TrainConfig()
+  config.data.images, config.data.tfds, config.data.synthetic = images, tfds, synthetic
+  with pytest.raises(ValueError, match="one of the three"):
+    config.validate()
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("stage", "all"),
+    ("seed", -1),
+    ("seed", 2**32),
+    ("compute_dtype", "float16"),
+    ("log_every_steps", 0),
+    ("sheet_every_steps", 0),
+    ("checkpoint_every_steps", -1),
+    ("keep_checkpoints", 0),
+    ("keep_every_steps", -1),
+    ("data.images", ""),
+    ("data.synthetic", -1),
+    ("data.min_scale", 0.0),
+    ("data.max_scale", 0.5),
+    ("data.threads", 0),
+    ("hvs_sd.train_lambda", -1.0),
+    ("hvs_sd.crop_px", 100),
+    ("hvs_sd.crop_px", 0),
+    ("hvs_sd.accumulation_steps", 3),  # of a batch of 4
+    ("jnd.num_steps", 0),
+    ("jnd.crop_px", 160),  # too small for MS-SSIM
+    ("jnd.learning_rate", 0.0),
+    ("jnd.learning_rate", float("nan")),
+    ("jnd.batch_size", 0),
+    ("jnd.accumulation_steps", 0),
+    ("jnd.accumulation_steps", 8),
+    ("jnd.warmup_steps", 3_200),  # all of them
+    ("jnd.clip_norm", 0.0),
+    ("jnd.ema_decay", 1.0),
+    ("jnd.lmbda", 0.0),
+    ("jnd.magnitude_target", 0.0),
+    ("jnd.quality_weight", -1.0),
+    ("jnd.visibility_weight", float("nan")),
+    ("jnd.visibility_power", 0.5),
+    ("jnd.hvs_sd", "default"),
+    ("jnd.resolution", "full"),
+    ("jnd.attention", "decoder"),
+    ("jnd.magnitude_form", "peak"),
+    ("jnd.quality_form", "psnr"),
+    ("jnd.quality_domain", "feature"),
+    ("jnd.attention_form", "l2"),
+  ],
+)
+def test_impossible_value_is_named(name: str, value: object):
+  config = TrainConfig()
+  config.data.images = "photos"
+  config.validate()
+  *path, leaf = name.split(".")
+  holder = config
+  for part in path:
+    holder = getattr(holder, part)
+  setattr(holder, leaf, value)
+  with pytest.raises(ValueError, match=rf"config\.{name} must be .*, got {value!r}"):
+    config.validate()
+
+
+def test_aic_needs_the_folders_of_its_networks():
+  config = TrainConfig()
+  config.data.images = "photos"
+  config.jnd.quality_form = "aic"
+  for name, file in (("vgg16", "vgg16-397923af.pth"), ("classifier", "CL_resNet34.pth")):
+    command = rf"python -m convert\.from_torch --{name} {file} --out DIR"
+    with pytest.raises(ValueError, match=rf"config\.jnd\.{name} must be a folder .*{command}"):
+      config.validate()
+    setattr(config.jnd, name, "folder")
+  config.validate()

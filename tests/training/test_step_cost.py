@@ -1,0 +1,82 @@
+"""Both training steps compile for TPUs that are not there, and say what they cost."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from hvsjnd_jax.training.config import RateDistortionConfig, TrainConfig
+from hvsjnd_jax.training.step_cost import TopologyError, compile_ahead, open_topology
+from hvsjnd_jax.training.workdir import TrainError
+
+ROOT = Path(__file__).parents[2]
+CHIPS = 4
+LIBTPU = importlib.util.find_spec("libtpu") is not None
+# The state of stage 1: its weights, their average, and two moments of Adam, float32.
+STATE_BYTES = 4 * 4 * 1_725_571
+
+
+def small_config(**settings: int) -> TrainConfig:
+  stage_one = RateDistortionConfig(crop_px=64, **{"batch_size": 4, **settings})
+  return TrainConfig(hvs_sd=stage_one)
+
+
+def test_cost_on_the_devices_at_hand():
+  cost = compile_ahead(small_config(), "hvs_sd", jax.devices()[:1])
+  assert (cost.chips, cost.batch_size) == (1, 4)
+  pixels = 4 * 3 * 64 * 64
+  assert cost.resident_bytes == pytest.approx(STATE_BYTES + pixels, abs=100)
+  # Forward and backward passes: three times the forward pass, whose convolutions alone
+  # multiply 25·(3·128/4 + 128²/16 + 128²/64) times for a pixel in each half of HVS-SD.
+  forward = 2 * 2 * 25 * (3 * 128 / 4 + 128**2 / 16 + 128**2 / 64) * 4 * 64 * 64
+  assert 1 < cost.flops / (3 * forward) < 1.4
+
+
+def test_networks_of_aic_are_inputs_of_the_step():
+  """And no constants of its program."""
+  config = TrainConfig()
+  config.jnd.batch_size, config.jnd.crop_px = 1, 168
+  plain = compile_ahead(config, "jnd", jax.devices()[:1])
+  config.jnd.quality_form = "aic"
+  cost = compile_ahead(config, "jnd", jax.devices()[:1])
+  backbones = 14_714_688 + 64 * 7 * 7 * 3
+  assert cost.resident_bytes - plain.resident_bytes > 4 * backbones
+  assert cost.program_bytes < backbones
+
+
+def test_batch_that_the_chips_cannot_share_is_an_error():
+  with pytest.raises(TrainError, match=r"batch_size is 6, which 1 devices times 4 accumulation"):
+    compile_ahead(small_config(batch_size=6, accumulation_steps=4), "hvs_sd", jax.devices()[:1])
+
+
+@pytest.mark.skipif(LIBTPU, reason="libtpu is installed")
+def test_without_libtpu_the_error_says_what_to_install():
+  with pytest.raises(TopologyError, match=r"no topology 'v5e:2x2': .* pip install 'jax\[tpu\]'"):
+    open_topology("v5e:2x2")
+
+
+@pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: pip install 'jax[tpu]'")
+def test_pod_config_compiles_for_tpus():
+  # In a process of its own: libtpu, once there, cannot be got rid of.
+  command = [sys.executable, "-m", "hvsjnd_jax.train", "aot", "--config=configs/tpu_pod.py"]
+  arguments = ["--topology=v5e:2x2"]
+  batches = [f"--config.{stage}.batch_size={2 * CHIPS}" for stage in ("hvs_sd", "jnd")]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  run = subprocess.run(
+    [*command, *arguments, *batches], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert run.returncode == 0, run.stderr
+  stages = re.split(r"^(?:hvs_sd|jnd): compiling for 4 chips.*$", run.stdout, flags=re.M)[1:]
+  assert len(stages) == 2
+  # One all-reduce, of every trained parameter and a few terms.
+  for printed, parameters in zip(stages, (1_725_571, 86_051), strict=True):
+    assert "collectives:      1 all-reduce\n" in printed
+    megabytes = float(re.findall(r"([\d.]+) MB all-reduced", printed)[0])
+    assert megabytes == pytest.approx(4 * parameters / 1e6, abs=0.01)
+    used = float(re.findall(r"memory of a chip: ([\d.]+) of 16 GiB", printed)[0])
+    assert 0 < used < 1
