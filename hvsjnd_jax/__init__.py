@@ -12,6 +12,7 @@ image-quality metrics, `hvsjnd_jax.baselines` classical JND models.
 
 from hvsjnd_jax import baselines, metrics
 from hvsjnd_jax.estimator import analyze, degrade, estimate, inject, random_signs
+from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
 from hvsjnd_jax.model.windows import plan_window
 from hvsjnd_jax.weights import WeightsError, load
@@ -29,6 +30,7 @@ __all__ = [
   "metrics",
   "plan_window",
   "random_signs",
+  "windows",
 ]
 
 __version__ = "0.1.0"

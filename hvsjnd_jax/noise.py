@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
 TOLERANCE_DB = 0.005
@@ -29,7 +30,7 @@ _MOST_STEPS = 200
 _LARGEST = 1e250
 
 
-class UnreachableError(Exception):
+class UnreachableError(HVSJNDError):
   """No scale gives the PSNR; the message says why, and names neither image nor model.
 
   Examples:

@@ -26,6 +26,7 @@ from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
 from hvsjnd_jax.model.generator import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
+from hvsjnd_jax.ops.errors import HVSJNDError
 
 FORMAT = 1
 
@@ -73,7 +74,7 @@ AnyModel = JNDModel | VGG16 | ResNet34
 Folder = str | os.PathLike[str]
 
 
-class WeightsError(Exception):
+class WeightsError(HVSJNDError):
   """Weights that cannot be used; the message names the file and what is wrong.
 
   Examples:

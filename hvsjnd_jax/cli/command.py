@@ -11,12 +11,13 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import JoinError
 from hvsjnd_jax.weights import WeightsError
 
 
-class UsageError(Exception):
+class UsageError(HVSJNDError):
   """Something that the user asked for cannot be done."""
 
 

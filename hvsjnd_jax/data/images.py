@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
 # Formats of photographs. Pillow knows more, but some start other programs (EPS), and some
@@ -20,7 +21,7 @@ EXTENSIONS = frozenset(
 )
 
 
-class ImageError(Exception):
+class ImageError(HVSJNDError):
   """A picture that cannot be used. The message names the reason, not the file."""
 
 

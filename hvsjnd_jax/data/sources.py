@@ -20,10 +20,11 @@ from PIL import Image, ImageDraw
 
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.images import ImageError, find_images, read_image
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
 
-class DataError(Exception):
+class DataError(HVSJNDError):
   """Photographs that cannot be found or read; the message says which and why."""
 
 

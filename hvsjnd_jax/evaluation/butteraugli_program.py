@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from hvsjnd_jax.data.images import write_png
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
 PROGRAM = "butteraugli_main"
@@ -17,7 +18,7 @@ PROGRAM = "butteraugli_main"
 ADVICE = f"{PROGRAM} is not on the PATH; Debian and Ubuntu have it: apt install libjxl-devtools"
 
 
-class ButteraugliError(Exception):
+class ButteraugliError(HVSJNDError):
   """The program failed; the message has its own words."""
 
 

@@ -4,11 +4,13 @@ import os
 
 import jax
 
+from hvsjnd_jax.ops.errors import HVSJNDError
+
 # For the slowest process: a week.
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
 
 
-class JoinError(Exception):
+class JoinError(HVSJNDError):
   """JAX found no other processes; the message says why."""
 
 

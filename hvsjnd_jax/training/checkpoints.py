@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import PyTree, local_copy
 
 _HASHES = "sha256"
@@ -24,7 +25,7 @@ _NOTES = "notes"
 _DROPPED_READS_SECONDS = 0.5
 
 
-class CheckpointError(Exception):
+class CheckpointError(HVSJNDError):
   """A checkpoint that cannot be read or written; the message names it, and says what to do."""
 
 

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from hvsjnd_jax.data.crops import Crops
 from hvsjnd_jax.metrics.backbones import VGG16, Backbones, ResNet34
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import REPLICATED, SHARDED, PyTree, make_mesh
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.guards import check_batch
@@ -44,7 +45,7 @@ _COLLECTIVE = re.compile(
 _ARRAY = re.compile(r"\b(?P<type>[a-z]+\d+)\[(?P<sides>[\d,]*)\]")
 
 
-class TopologyError(Exception):
+class TopologyError(HVSJNDError):
   """A topology that cannot be compiled for; the message says why."""
 
 

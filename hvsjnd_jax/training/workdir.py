@@ -14,12 +14,13 @@ from flax import nnx
 from hvsjnd_jax import weights
 from hvsjnd_jax.metrics.backbones import Backbones
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.train_step import split_model
 
 
-class TrainError(Exception):
+class TrainError(HVSJNDError):
   """A run that cannot start or go on. The message says why, and what to do."""
 
 

@@ -132,7 +132,7 @@ def write_damaged(folder: Path, count: int) -> None:
 READ = """
 import json, sys, time, warnings
 from pathlib import Path
-from hvsjnd_jax.images import ImageError, read_image
+from hvsjnd_jax.data.images import ImageError, read_image
 
 warnings.simplefilter("ignore")
 for file in sorted(Path(sys.argv[1]).iterdir()):

@@ -158,7 +158,7 @@ ON_MANY = """
 import json, sys
 import jax, numpy as np
 import hvsjnd_jax
-from hvsjnd_jax.hvs_sd import HVSSD
+from hvsjnd_jax.model.hvs_sd import HVSSD
 from flax import nnx
 assert jax.local_device_count() == int(sys.argv[1])
 model = hvsjnd_jax.load()
