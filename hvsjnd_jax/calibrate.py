@@ -1,71 +1,57 @@
-"""What lmbda amounts to: how strong and how visible a model's noise is on your photographs.
+"""Tell how strong, and how visible, the noise of each lmbda is on your photographs.
 
   python -m hvsjnd_jax.calibrate --path photos
   python -m hvsjnd_jax.calibrate --path photos --model W --lmbda 5,10 --json calibrated.json
 
-For each lmbda, the mean PSNR and scores of visibility of the pictures that `eval --save` writes:
-image, plus lmbda times sign times map, clipped and rounded to 8 bits. Rounding keeps noise of
-less than half a gray level out of them, so that a small lmbda changes few pixels.
+For each lmbda, the command prints the mean PSNR and other scores of the pictures that
+`eval --save` writes: the image plus lmbda times sign times map, clipped and rounded to 8 bits.
+Rounding removes noise of less than half a gray level, so that a small lmbda changes few pixels.
 
-Then, where the program butteraugli_main is on the PATH, the lmbda at which the noise becomes
-just noticeable: where Butteraugli's distance, by either norm, reaches 1, to 1 %, of the median
-image, with the quartiles. Its maximum is that of the worst spot of an image, its 3-norm is
-over all pixels. An image whose noise never reaches it counts as one with the largest lmbda.
+Where the program butteraugli_main is on the PATH, it then prints the lmbda at which the noise
+becomes just noticeable: where Butteraugli's distance reaches 1, to 1 %, in the median image,
+with the quartiles. Butteraugli's maximum is that of the worst spot of an image, its 3-norm is
+over all pixels. An image whose noise never reaches the distance counts as one with the largest
+lmbda.
 
 A model is one that `compare` takes. The exit status is that of `compare`.
 """
 
 import argparse
-import functools
 import math
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
-import numpy as np
-from tqdm import tqdm
-
-from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import make_parser, run_command
+from hvsjnd_jax.cli.image_loop import computing
 from hvsjnd_jax.cli.options import add_photographs, check_models
 from hvsjnd_jax.cli.outputs import check_output, write_json
-from hvsjnd_jax.cli.photographs import blame_image, check_size, find_photographs, plan_window
-from hvsjnd_jax.cli.prefetch import progress
-from hvsjnd_jax.data.images import ImageError, to_uint8
-from hvsjnd_jax.estimator import inject
-from hvsjnd_jax.evaluation import calibration, comparison, tables
-from hvsjnd_jax.evaluation.butteraugli_program import (
-  ADVICE,
-  ButteraugliError,
-  butteraugli,
-  find_butteraugli,
+from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
+from hvsjnd_jax.evaluation import comparison, tables
+from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
+from hvsjnd_jax.evaluation.calibration import (
+  NOTICEABLE,
+  Calibration,
+  calibrate,
+  find_quartiles,
 )
-from hvsjnd_jax.evaluation.estimators import Model, describe_model, list_models, load_model
-from hvsjnd_jax.evaluation.scores import Figures
-from hvsjnd_jax.noise import draw_signs
-from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.evaluation.estimators import (
+  Estimator,
+  describe_estimator,
+  list_estimators,
+  load_estimator,
+)
+from hvsjnd_jax.ops.errors import HVSJNDError
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
 # As `compare`, whose metrics it measures.
 _BYTES_PER_PIXEL = 400
 
 _LMBDAS = "1,2,5,10,15,20"
 
-_DISTANCE = 1.0  # of Butteraugli: what its authors call just noticeable
-
-_NORMS = ("butteraugli_max", "butteraugli_3norm")
-
-_QUARTILES = {"q1": 25, "median": 50, "q3": 75}
-
-
-class Calibrated(NamedTuple):
-  """One image: its scores at each lmbda, and the lmbda that is just noticeable by each norm."""
-
-  scores: dict[str, Figures]
-  noticeable: dict[str, float | None]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command; returns its exit status."""
   args = _parse(argv)
   return run_command("calibrate", lambda: _run(args))
 
@@ -78,13 +64,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     type=_parse_lmbdas,
     default=_LMBDAS,
     metavar="L,L",
-    help=f"scales of the noise to show (default: {_LMBDAS})",
+    help=f"scales of the noise (default: {_LMBDAS})",
   )
   parser.add_argument(
     "--model",
     default="default",
     metavar="M",
-    help=f"of {', '.join(list_models())}, or a folder of weights (default: default)",
+    help=f"{', '.join(list_estimators())}, or a folder of weights (default: default)",
   )
   return parser.parse_args(argv)
 
@@ -102,55 +88,36 @@ def _parse_lmbdas(text: str) -> list[float]:
 def _run(args: argparse.Namespace) -> int:
   keep_compilations()
   check_models("--model", [args.model])
-  files = find_photographs(args.path)
-  window = plan_window(files)
-  draw = load_model(args.model, window)
-  if args.json is not None:
-    check_output("--json", args.json, inputs=files)
-  program = find_butteraugli()
-  if program is None:
-    print(f"calibrate: left out: {ADVICE}", file=sys.stderr)
-  calibrated: dict[str, Calibrated] = {}
-  errors: list[dict[str, str]] = []
-  with progress(files) as photographs:
-    for file, pixels in photographs:
-      try:
-        if isinstance(pixels, ImageError):
-          raise pixels
-        check_size(pixels, bytes_per_pixel=_BYTES_PER_PIXEL)
-        with blame_image(pixels):
-          calibrated[str(file)] = calibrate(
-            pixels, draw, lmbdas=args.lmbda, seed=args.seed, program=program
-          )
-      except (ImageError, ButteraugliError) as error:
-        errors.append({"path": str(file), "error": str(error)})
-        tqdm.write(f"calibrate: {file}: {error}", file=sys.stderr)
+  photographs = find_photographs(args.path)
+  window = plan_window(photographs)
+  estimator = load_estimator(args.model, window)
+  check_output("--json", args.json, inputs=photographs.paths)
 
+  calibrated, errors = _calibrate_all(args, photographs, estimator)
   images = list(calibrated.values())
   mean = comparison.average([image.scores for image in images])
-  noticeable = {
-    norm: _find_quartiles([image.noticeable[norm] for image in images])
-    for norm in (_NORMS if images and program else ())
+  quartiles = {
+    norm: find_quartiles([image.noticeable[norm] for image in images])
+    for norm in (images[0].noticeable if images else ())
   }
-  if images:
-    columns = tables.list_columns(mean, kind="value", psnr=tables.TOTAL_PSNR)
-    print(f"{args.model}: means over {len(images)} image{'s' * (len(images) > 1)}")
-    print(tables.tabulate(mean, columns, head="lmbda"))
-  for norm, quartiles in noticeable.items():
-    low, median, high = map(_show, quartiles.values())
-    print(f"{norm} reaches {_DISTANCE:g} at lmbda {median} (median; quartiles {low} and {high})")
   too_small = tables.name_too_small([next(iter(image.scores.values())) for image in images])
+  if images:
+    print(f"{args.model}: means over {len(images)} image{'s' * (len(images) > 1)}")
+    columns = tables.list_columns(mean, kind="value", psnr=("psnr",))
+    print(tables.tabulate(mean, columns, head="lmbda"))
+  for norm, values in quartiles.items():
+    print(_word_quartiles(norm, values))
   for line in too_small:
     print(line)
   if args.json is not None:
     report = {
-      "model": describe_model(args.model),
+      "model": describe_estimator(args.model),
       "seed": args.seed,
       "window": window,
       "mean": mean,
       "just_noticeable": {
-        norm: {name: None if math.isinf(value) else value for name, value in quartiles.items()}
-        for norm, quartiles in noticeable.items()
+        norm: {name: None if math.isinf(value) else value for name, value in values.items()}
+        for norm, values in quartiles.items()
       },
       "images": [{"path": path, **image._asdict()} for path, image in calibrated.items()],
       "errors": errors,
@@ -159,46 +126,32 @@ def _run(args: argparse.Namespace) -> int:
   return 1 if errors or too_small else 0
 
 
-def calibrate(
-  pixels: Pixels, draw: Model, *, lmbdas: Sequence[float], seed: int, program: str | None
-) -> Calibrated:
-  """Scores an image's noise at each lmbda, and finds where it becomes noticeable.
-
-  Args:
-    pixels: The image.
-    draw: The model.
-    lmbdas: Above 0.
-    seed: Of the noise's signs.
-    program: As `comparison.score`; without it nothing is found.
-  """
-  image, jnd = pixels[None].astype(np.float32) / 255, draw(pixels)[None]
-  signs = draw_signs(pixels, seed=seed)
-
-  def distort(lmbda: float) -> Pixels:
-    return to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0])
-
-  scores = {
-    f"{lmbda:g}": comparison.score(distort(lmbda), pixels, program=program) for lmbda in lmbdas
-  }
-  noticeable: dict[str, float | None] = {}
-  if program is not None:
-    measure = functools.cache(lambda lmbda: butteraugli(program, distort(lmbda), pixels))
-    for norm in _NORMS:
-      noticeable[norm] = calibration.find_lmbda(
-        lambda lmbda, norm=norm: measure(lmbda)[norm], distance=_DISTANCE
-      )
-  return Calibrated(scores, noticeable)
+def _calibrate_all(
+  args: argparse.Namespace, photographs: Photographs, estimator: Estimator
+) -> tuple[dict[str, Calibration], list[dict[str, str]]]:
+  """Calibrates on each image; returns the results by path, and the errors."""
+  program = find_butteraugli()
+  if program is None:
+    print(f"calibrate: left out: {ADVICE}", file=sys.stderr)
+  compute = partial(
+    calibrate, estimator=estimator, lmbdas=args.lmbda, seed=args.seed, program=program
+  )
+  calibrated: dict[str, Calibration] = {}
+  errors: list[dict[str, str]] = []
+  with computing("calibrate", photographs, compute, bytes_per_pixel=_BYTES_PER_PIXEL) as outcomes:
+    for path, outcome in outcomes:
+      if isinstance(outcome, HVSJNDError):
+        errors.append({"path": str(path), "error": str(outcome)})
+      else:
+        _, calibrated[str(path)] = outcome
+  return calibrated, errors
 
 
-def _find_quartiles(lmbdas: Sequence[float | None]) -> dict[str, float]:
-  known = [math.inf if lmbda is None else lmbda for lmbda in lmbdas]
-  # Of the images' own values: none is between a number and infinity.
-  values = np.percentile(known, list(_QUARTILES.values()), method="lower")
-  return dict(zip(_QUARTILES, map(float, values), strict=True))
-
-
-def _show(lmbda: float) -> str:
-  return "none" if math.isinf(lmbda) else f"{lmbda:.3g}"
+def _word_quartiles(norm: str, quartiles: dict[str, float]) -> str:
+  low, median, high = (
+    "none" if math.isinf(lmbda) else f"{lmbda:.3g}" for lmbda in quartiles.values()
+  )
+  return f"{norm} reaches {NOTICEABLE:g} at lmbda {median} (median; quartiles {low} and {high})"
 
 
 if __name__ == "__main__":

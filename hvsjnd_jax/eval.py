@@ -3,175 +3,179 @@
   python -m hvsjnd_jax.eval --lmbda 10
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
-  python -m hvsjnd_jax.eval --path photos --target-psnr 32.57
+  python -m hvsjnd_jax.eval --path photos --psnr 32.57
   python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
 
-What a lmbda amounts to: with the default weights, on Kodak, means of 8-bit pictures,
+What a lmbda amounts to with the default weights, mean over Kodak's 24 photographs, in 8 bits:
 
   lmbda                        1     2     5    10    15    20
   PSNR, dB                  53.9  47.9  40.2  34.3  30.8  28.4
   Butteraugli, 3-norm       0.10  0.22  0.55  1.15  1.79  2.45
   Butteraugli, worst spot   0.29  0.53  1.31  2.72  4.11  5.53
 
-A distance of 1, which Butteraugli calls just noticeable, is reached at lmbda 4.0 in the worst
-spot of the median image, and at 8.8 by the 3-norm, over all of it. For other weights or
+Butteraugli calls a distance of 1 just noticeable. In the median photograph, the worst spot
+reaches it at lmbda 4.0, and the 3-norm, which is over all pixels, at 8.8. For other weights or
 photographs: python -m hvsjnd_jax.calibrate.
 
-With --target-psnr each image gets a lmbda of its own, at which the total PSNR, as it is
-reported: of the clipped, unrounded result, is the one given, to 0.005 dB. An image that no
-lmbda takes there, its map being zero or its values clipped, is named and left out.
+With --psnr each image gets a lmbda of its own, at which the total PSNR that is reported, that of
+the clipped and not yet rounded result, is the one given, to 0.005 dB. Where no lmbda does that,
+because the map is zero or too many values are clipped, the image is named and left out.
 
-The signs of the noise follow from the seed and the image alone, not from the file's name or
-its place among the others. An image given twice is evaluated once. A --save folder inside a
---path folder is left out of the walk, so that no run evaluates an earlier one.
+The signs of the noise depend on the seed and the image's content alone. An image given twice is
+evaluated once. A --save folder inside a --path folder is not searched for images.
 
-With --jsonl FILE a run that was stopped, even killed, goes on when the same command is given
-again: images that have a line with figures in FILE are skipped, and count in the means;
-errors are tried again. A line is written behind the image's pictures. Other settings, or
-fewer images, are refused. With --multihost the processes share the images, each with lines
-in a part of FILE of its own; at the end FILE is that of a single process, byte for byte.
+With --jsonl FILE, a run that was stopped or killed goes on when the same command is given again.
+Images that have a line with scores in FILE are skipped, and count in the means; those with an
+error are tried again. An image's line is written after its pictures. FILE is refused if it was
+written with other settings, or holds images that are not among those given. With --multihost
+the processes share the images, each writes its lines beside FILE, and at the end FILE is what a
+single process would have written, byte for byte.
 
-Images are computed through windows of one shape, so that a folder of many sizes compiles
-once, and memory does not grow with the image beyond some copies of it. The shape is chosen
-for the folder; it changes the maps by float32 rounding, and --window holds it. What has been
-compiled is kept in ~/.cache/hvsjnd_jax (JAX_COMPILATION_CACHE_DIR: elsewhere;
-JAX_ENABLE_COMPILATION_CACHE=false: not at all). Metrics other than psnr see images whole, and
-compile for each size. One that is too small for a metric is named, and counts in the means of
-the others.
+Images are computed through windows of one size, which is chosen for all of them together, so
+that a folder of many sizes compiles once, and memory does not grow with the image but for a few
+copies of it. Another window changes the maps by float32 rounding. Metrics other than PSNR see
+images whole, and compile for each size. Compiled code is kept in ~/.cache/hvsjnd_jax
+(JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps none).
 
-The exit status is 0 when every image was evaluated, 1 when some or all could not be (or one
-was too small for a metric), 2 when the command could not start or the results could not be
-written, 130 when it was interrupted, and 141 when the reader of its output left.
+The exit status is 0 when every image was evaluated; 1 when an image could not be, or was too
+small for a metric, which is then left out of that metric's mean; 2 when the command could not
+start, or the results could not be written; 130 when it was interrupted; and 141 when the reader
+of its output left.
 """
 
 import argparse
 import contextlib
-import math
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.cli.background import Background
 from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
+from hvsjnd_jax.cli.image_loop import computing
 from hvsjnd_jax.cli.jsonl import Record, RecordWriter, Settings, begin, gather
-from hvsjnd_jax.cli.options import add_photographs, add_weights, parse_psnr
-from hvsjnd_jax.cli.outputs import check_output, write_json
-from hvsjnd_jax.cli.photographs import (
-  Photographs,
-  blame_image,
-  check_size,
-  find_photographs,
-  open_dataset,
-  plan_window,
+from hvsjnd_jax.cli.options import (
+  add_model,
+  add_photographs,
+  load_model,
+  parse_lmbda,
+  parse_psnr,
 )
-from hvsjnd_jax.cli.prefetch import progress
+from hvsjnd_jax.cli.outputs import check_output, write_json
+from hvsjnd_jax.cli.photographs import Photographs, find_photographs, open_dataset, plan_window
 from hvsjnd_jax.cli.saved_images import OUTPUTS, make_stems, parse_outputs, save_outputs
-from hvsjnd_jax.data.images import ImageError
-from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.evaluation import scores
+from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA, Evaluation, evaluate
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.noise import UnreachableError, draw_signs, find_scale
+from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
 
-# Of the image, with --save: 73 was measured, a window's own memory left out.
+# The host's memory for each of the image's pixels, with --save and without the window's own;
+# 73 was measured.
 _BYTES_PER_PIXEL = 80
-
-# For the noise: no array of the image's size on the way.
-_ROWS_AT_ONCE = 64
-
-_LARGEST_LMBDA = float(np.finfo(np.float32).max)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command; returns its exit status."""
   args = _parse(argv)
-  status = run_command("eval", lambda: _run(args))
-  if status > 1 and args.multihost and jax.process_count() > 1:
-    # An orderly exit would wait for the others, who wait for this one.
-    sys.stderr.flush()
-    os._exit(status)
-  return status
+  return run_command("eval", lambda: _run(args))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("eval", __doc__)
   add_photographs(parser)
+  _add_noise(parser)
+  add_model(parser)
+  _add_results(parser)
+  _add_corpora(parser)
+  args = parser.parse_args(argv)
+  _check_combinations(parser, args)
+  if args.save is not None:
+    args.outputs = args.outputs or OUTPUTS
+  if args.lmbda is None and args.psnr is None:
+    args.lmbda = 1.0
+  return args
+
+
+def _add_noise(parser: argparse.ArgumentParser) -> None:
   strength = parser.add_mutually_exclusive_group()
   strength.add_argument(
     "--lmbda",
-    type=_lmbda,
+    type=partial(parse_lmbda, largest=LARGEST_LMBDA),
     metavar="L",
-    help="noise scale: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
+    help="scale of the noise: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
     "(default: 1)",
   )
   strength.add_argument(
-    "--target-psnr",
+    "--psnr",
     type=parse_psnr,
     metavar="DB",
-    help="instead of one lmbda: for each image the one at which its total PSNR is this",
+    help="in place of --lmbda: the total PSNR that each image is given",
   )
-  add_weights(parser)
-  parser.add_argument(
-    "--window",
-    type=_window,
-    metavar="HxW",
-    help="sides of the window, multiples of 8 above 112 (default: chosen for the folder)",
-  )
-  parser.add_argument(
-    "--save",
-    type=Path,
-    metavar="DIR",
-    help="write the distorted image, JND map, attention map and a sheet of each image",
-  )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--metrics",
     default="psnr",
     metavar="M,M",
-    help=f"what to report, of {', '.join(METRICS)} (default: psnr)",
+    help=f"what to report: {', '.join(METRICS)} (default: psnr)",
   )
   parser.add_argument(
     "--vgg16",
     type=Path,
     metavar="DIR",
-    help="a folder of VGG16's weights, which dists needs and this package does not ship: "
-    "python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR",
+    help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
+  )
+  parser.add_argument(
+    "--save", type=Path, metavar="DIR", help="write pictures of each image to this folder"
   )
   parser.add_argument(
     "--outputs",
     type=parse_outputs,
     metavar="O,O",
-    help=f"with --save: what to write, of {', '.join(OUTPUTS)} (default: all)",
+    help=f"with --save: what to write: {', '.join(OUTPUTS)} (default: all)",
   )
+
+
+def _add_corpora(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--jsonl",
     type=Path,
     metavar="FILE",
-    help="write a line of JSON as soon as an image is done; where FILE holds some already, go on",
+    help="write a line of JSON for each image as soon as it is done, and go on from FILE if it "
+    "exists",
+  )
+  parser.add_argument(
+    "--multihost",
+    action="store_true",
+    help="share the images with the processes of other hosts (TPU pod, SLURM, ...); needs --jsonl",
   )
   parser.add_argument(
     "--tfds", metavar="NAME|DIR", help="in place of --path: a dataset of TensorFlow Datasets"
   )
   parser.add_argument(
-    "--tfds-split", default="train", metavar="S", help="of --tfds, such as test (default: train)"
+    "--tfds-split", default="train", metavar="S", help="with --tfds: the split (default: train)"
   )
   parser.add_argument(
-    "--multihost",
-    action="store_true",
-    help="share the images with the other hosts' processes (TPU pod, SLURM, ...); needs --jsonl",
+    "--window",
+    type=_parse_window,
+    metavar="HxW",
+    help="sides of the window, multiples of 8 above 112 (default: chosen for all images)",
   )
-  args = parser.parse_args(argv)
+
+
+def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
   if args.tfds is not None and args.path is not None:
     parser.error("argument --tfds: not allowed with argument --path")
   if args.multihost and args.jsonl is None:
@@ -180,26 +184,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.error("--json and --jsonl need a file each")
   if args.outputs is not None and args.save is None:
     parser.error("--outputs needs --save DIR")
-  if args.save is not None:
-    args.outputs = args.outputs or OUTPUTS
-  if args.lmbda is None and args.target_psnr is None:
-    args.lmbda = 1.0
-  return args
 
 
-def _lmbda(text: str) -> float:
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not 0 <= value <= _LARGEST_LMBDA:
-    raise argparse.ArgumentTypeError(
-      f"expected a number from 0 to {_LARGEST_LMBDA:.2g}, got {text}"
-    )
-  return value
-
-
-def _window(text: str) -> tuple[int, int]:
+def _parse_window(text: str) -> windows.Window:
   sides = text.split("x")
   if not (len(sides) == 2 and all(side.isdecimal() for side in sides)):
     raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 512x768, got {text}")
@@ -209,95 +196,150 @@ def _window(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(str(error)) from None
 
 
+class _Plan(NamedTuple):
+  """What a run is about.
+
+  Attributes:
+    photographs: The images.
+    stems: Where each image's pictures go; none without --save.
+    settings: All that the results depend on, but for the images.
+    done: The records of images that need not be evaluated again, by path.
+  """
+
+  photographs: Photographs
+  stems: dict[Path, Path]
+  settings: Settings
+  done: dict[str, Record]
+
+
 def _run(args: argparse.Namespace) -> int:
   keep_compilations()
   if args.multihost:
     join_processes()
-  try:
-    args.metrics = scores.parse_metrics(args.metrics)
-  except ValueError as error:
-    raise UsageError(f"--metrics: {error}") from None
-  if args.tfds is None:
-    photographs = Photographs(find_photographs(args.path, leave_out=args.save))
-  else:
-    photographs = open_dataset(args.tfds, args.tfds_split)
+  args.metrics = _parse_metrics(args.metrics)
+  photographs = _find_photographs(args)
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
-  model = weights.load(args.weights, dtype=args.dtype)
-  stems = {} if args.save is None else make_stems(photographs.paths, args.save)
-  for option, file in (("--json", args.json), ("--jsonl", args.jsonl)):
-    if file is not None:
-      check_output(option, file, inputs=photographs.paths)
-
-  paths, read, read_size = photographs
-
-  def settle(former: Settings) -> Settings:
-    args.window = args.window or former.get("window") or plan_window(paths, read_size=read_size)
-    return _describe_settings(args, model)
-
-  saved = {str(path): str(stems[path]) if stems else None for path in paths}
-  if args.jsonl is None:
-    settings, records, lines = settle({}), {}, None
-  else:
-    settings, records = begin(args.jsonl, saved, settle)
-    lines = RecordWriter(args.jsonl, settings)
-  if records and not jax.process_index():
-    print(f"{args.jsonl}: {len(records)} of {len(paths)} images are done already")
-  share = paths[jax.process_index() :: jax.process_count()]
-  share = [path for path in share if str(path) not in records]
-  with (
-    lines or contextlib.nullcontext(),
-    progress(share, read=read) as images,
-    _Background() as background,
-  ):
-    for path, pixels in images:
-      tasks: list[Callable[[], None]] = []
-      try:
-        if isinstance(pixels, ImageError):
-          raise pixels
-        check_size(pixels, bytes_per_pixel=_BYTES_PER_PIXEL)
-        evaluated = _evaluate(model, pixels, args, backbones)
-      except (ImageError, UnreachableError) as error:
-        record: Record = {"path": str(path), "error": str(error)}
-        tqdm.write(f"eval: {path}: {error}", file=sys.stderr)
-      else:
-        height, width, _ = pixels.shape
-        record = {"path": str(path), "height": height, "width": width, "lmbda": evaluated.lmbda}
-        record |= scores.select(evaluated.figures, args.metrics)
-        described = scores.describe(evaluated.figures, args.metrics, size=(height, width))
-        found = "" if args.target_psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
-        tqdm.write(f"Images Path is: {path}\n{found}{described}")
-        if stems:
-          record["saved"] = saved[str(path)]
-          tasks.append(partial(_save, stems[path], args.outputs, pixels, evaluated))
-      records[str(path)] = record
-      if lines is not None:  # behind the pictures: it says that the image is done
-        tasks.append(partial(lines.add, record))
-      background.run(tasks)
-
+  model = load_model(args)
+  plan = _make_plan(args, photographs, model)
+  records = plan.done | _evaluate_share(args, plan, model, backbones)
   if args.jsonl is not None:
-    gathered = gather(args.jsonl, list(saved))
-    if gathered is None:  # the first process speaks for all
+    gathered = gather(args.jsonl, list(map(str, photographs.paths)))
+    if gathered is None:  # the first process reports for all
       return _judge(records.values())
     records = gathered
-  return _report(args, settings, [records[str(path)] for path in paths])
+  return _report(args, plan.settings, [records[str(path)] for path in photographs.paths])
 
 
-def _describe_settings(args: argparse.Namespace, model: JNDModel) -> Settings:
-  """All that figures and pictures depend on, but for the images."""
+def _parse_metrics(text: str) -> tuple[str, ...]:
+  try:
+    return scores.parse_metrics(text)
+  except ValueError as error:
+    raise UsageError(f"--metrics: {error}") from None
+
+
+def _find_photographs(args: argparse.Namespace) -> Photographs:
+  if args.tfds is not None:
+    return open_dataset(args.tfds, args.tfds_split)
+  return find_photographs(args.path, leave_out=args.save)
+
+
+def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDModel) -> _Plan:
+  """Settles where results go and what they depend on, and finds what is done already."""
+  paths = photographs.paths
+  stems = {} if args.save is None else make_stems(paths, args.save)
+  check_output("--json", args.json, inputs=paths)
+  check_output("--jsonl", args.jsonl, inputs=paths)
+
+  def settle(former: Settings) -> Settings:
+    window = args.window or former.get("window") or plan_window(photographs)
+    return _describe_settings(args, model, window)
+
+  if args.jsonl is None:
+    return _Plan(photographs, stems, settle({}), {})
+  saved = {str(path): str(stems[path]) if stems else None for path in paths}
+  settings, done = begin(args.jsonl, saved, settle)
+  if done and not jax.process_index():
+    print(f"{args.jsonl}: {len(done)} of {len(paths)} images are done already")
+  return _Plan(photographs, stems, settings, done)
+
+
+def _describe_settings(
+  args: argparse.Namespace, model: JNDModel, window: tuple[int, int]
+) -> Settings:
+  """Describes all that scores and pictures depend on, but for the images."""
   needs_vgg16 = any(METRICS[name].backbone == "vgg16" for name in args.metrics)
   return {
     "lmbda": args.lmbda,
-    "target_psnr": args.target_psnr,
+    "target_psnr": args.psnr,
     "seed": args.seed,
     "metrics": args.metrics,
-    "window": args.window,
-    "weights": weights.read_manifest(args.weights)["sha256"],
+    "window": window,
+    "weights": weights.read_manifest(args.model)["sha256"],
     "resolution": args.resolution or model.resolution,
-    "attention": args.attention or model.attention,
+    "attention": args.attention_layer or model.attention,
     "dtype": args.dtype,
     "vgg16": weights.read_backbone_manifest("vgg16", args.vgg16)["sha256"] if needs_vgg16 else None,
     "outputs": args.outputs,
   }
+
+
+def _evaluate_share(
+  args: argparse.Namespace, plan: _Plan, model: JNDModel, backbones: scores.Backbones
+) -> dict[str, Record]:
+  """Evaluates this process's share of the images, prints and saves; returns the records."""
+  paths = plan.photographs.paths[jax.process_index() :: jax.process_count()]
+  share = plan.photographs._replace(paths=[path for path in paths if str(path) not in plan.done])
+  compute = partial(
+    evaluate,
+    model,
+    lmbda=args.lmbda,
+    psnr_db=args.psnr,
+    seed=args.seed,
+    metrics=args.metrics,
+    backbones=backbones,
+    window=plan.settings["window"],
+    resolution=plan.settings["resolution"],
+    attention_layer=plan.settings["attention"],
+  )
+  records: dict[str, Record] = {}
+  with (
+    RecordWriter(args.jsonl, plan.settings) if args.jsonl else contextlib.nullcontext() as lines,
+    computing("eval", share, compute, bytes_per_pixel=_BYTES_PER_PIXEL) as outcomes,
+    Background() as background,
+  ):
+    for path, outcome in outcomes:
+      tasks = []
+      if isinstance(outcome, HVSJNDError):
+        record = {"path": str(path), "error": str(outcome)}
+      else:
+        pixels, evaluated = outcome
+        _print_scores(args, path, pixels, evaluated)
+        record = _make_record(args, path, pixels, evaluated)
+        if plan.stems:
+          record["saved"] = str(plan.stems[path])
+          tasks.append(partial(save_outputs, plan.stems[path], args.outputs, pixels, evaluated))
+      records[str(path)] = record
+      if lines is not None:  # after the pictures, as the line says that the image is done
+        tasks.append(partial(lines.add, record))
+      background.run(tasks)
+  return records
+
+
+def _print_scores(
+  args: argparse.Namespace, path: Path, pixels: Pixels, evaluated: Evaluation
+) -> None:
+  height, width, _ = pixels.shape
+  found = "" if args.psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
+  described = scores.describe(evaluated.scores, args.metrics, size=(height, width))
+  tqdm.write(f"Images Path is: {path}\n{found}{described}")
+
+
+def _make_record(
+  args: argparse.Namespace, path: Path, pixels: Pixels, evaluated: Evaluation
+) -> Record:
+  height, width, _ = pixels.shape
+  record = {"path": str(path), "height": height, "width": width, "lmbda": evaluated.lmbda}
+  return record | scores.select(evaluated.scores, args.metrics)
 
 
 def _report(args: argparse.Namespace, settings: Settings, records: list[Record]) -> int:
@@ -308,22 +350,19 @@ def _report(args: argparse.Namespace, settings: Settings, records: list[Record])
   found_lmbda = None
   if images:
     described = scores.describe(mean, args.metrics)
-    if args.target_psnr is not None:
-      lmbdas = [record["lmbda"] for record in images]
-      found_lmbda = {"mean": float(np.mean(lmbdas)), "median": float(np.median(lmbdas))}
+    if args.psnr is not None:
+      found_lmbda = _summarize_lmbdas(images)
       described = "lmbda: {mean:.6g}, median {median:.6g}\n".format(**found_lmbda) + described
     print(f"Mean over {len(images)} image{'s' * (len(images) > 1)}:\n{described}")
   if errors:
     print(f"eval: {len(errors)} of {len(records)} files could not be used", file=sys.stderr)
   if args.json is not None:
     report = {
-      "lmbda": args.lmbda,
-      "target_psnr": args.target_psnr,
+      **{name: settings[name] for name in ("lmbda", "target_psnr")},
       "found_lmbda": found_lmbda,
-      "seed": args.seed,
-      "window": args.window,
+      **{name: settings[name] for name in ("seed", "window")},
       "weights": {
-        "name": args.weights,
+        "name": args.model,
         "sha256": settings["weights"],
         **{name: settings[name] for name in ("resolution", "attention", "dtype")},
       },
@@ -335,106 +374,14 @@ def _report(args: argparse.Namespace, settings: Settings, records: list[Record])
   return _judge(records)
 
 
+def _summarize_lmbdas(images: Sequence[Record]) -> dict[str, Any]:
+  lmbdas = [record["lmbda"] for record in images]
+  return {"mean": float(np.mean(lmbdas)), "median": float(np.median(lmbdas))}
+
+
 def _judge(records: Iterable[Record]) -> int:
-  """The exit status: 1 where an image could not be used, or was too small for a metric."""
+  """Returns 1 where an image could not be used, or was too small for a metric; 0 otherwise."""
   return int(any("error" in record or None in record.values() for record in records))
-
-
-class _Background:
-  """Tasks in another thread, an image's at a time; an error comes with the next, or at the end."""
-
-  def __init__(self) -> None:
-    self._thread = ThreadPoolExecutor(max_workers=1)
-    self._task: Future[None] | None = None
-
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(self, kind: object, *_: object) -> None:
-    with self._thread:
-      if kind is None:
-        self._wait()
-
-  def run(self, tasks: Sequence[Callable[[], None]]) -> None:
-    """Runs tasks in their order, as soon as those before are done."""
-    self._wait()
-    self._task = self._thread.submit(_call, tasks)
-
-  def _wait(self) -> None:
-    if self._task is not None:
-      self._task.result()
-
-
-def _call(tasks: Iterable[Callable[[], None]]) -> None:
-  for task in tasks:
-    task()
-
-
-class _Evaluated(NamedTuple):
-  """What the method says of one image, on the host."""
-
-  distorted: np.ndarray
-  jnd: np.ndarray
-  attention: np.ndarray
-  lmbda: float
-  figures: scores.Figures
-
-
-def _evaluate(
-  model: JNDModel, pixels: Pixels, args: argparse.Namespace, backbones: scores.Networks
-) -> _Evaluated:
-  with blame_image(pixels):
-    maps = windows.analyze(
-      model.hvs_sd,
-      model.generator,
-      pixels[None],
-      window=args.window,
-      resolution=args.resolution or model.resolution,
-      attention=args.attention or model.attention,
-    )
-    jnd, attention = maps.jnd, maps.attention[0, ..., 0]
-    del maps  # the others are of the image's size, twice over
-    signs = draw_signs(pixels, seed=args.seed)
-    image, distorted = (np.empty(pixels.shape, np.float32) for _ in range(2))
-    for rows in _split_rows(pixels):
-      image[rows] = pixels[rows].astype(np.float32) / 255
-
-    def distort(lmbda: float) -> None:
-      for rows in _split_rows(pixels):
-        distorted[rows] = inject(image[None, rows], jnd[:, rows], signs[rows], lmbda=lmbda)[0]
-
-    def measure(lmbda: float) -> float:
-      distort(lmbda)
-      return float(scores.measure_errors(distorted, image).mean())
-
-    lmbda = args.lmbda
-    if args.target_psnr is not None:
-      lmbda = find_scale(measure, jnd[0], psnr_db=args.target_psnr, largest=_LARGEST_LMBDA)
-    distort(lmbda)
-    return _Evaluated(
-      distorted,
-      jnd[0],
-      attention,
-      lmbda,
-      scores.measure(distorted, image, args.metrics, backbones=backbones),
-    )
-
-
-def _split_rows(pixels: Pixels) -> Iterator[slice]:
-  for start in range(0, len(pixels), _ROWS_AT_ONCE):
-    yield slice(start, start + _ROWS_AT_ONCE)
-
-
-def _save(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: _Evaluated) -> None:
-  save_outputs(
-    stem,
-    names,
-    pixels,
-    distorted=evaluated.distorted,
-    jnd=evaluated.jnd,
-    attention=evaluated.attention,
-    note=f"lmbda {evaluated.lmbda:g}: {evaluated.figures['psnr']:.2f} dB",
-  )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""Export the estimator to one file that runs without this package, on CPUs, GPUs and TPUs.
+"""Export the estimator to one file, which runs without this package on CPUs, GPUs and TPUs.
 
   python -m hvsjnd_jax.export --height 512 --width 768 --out jnd.bin
 
-The file holds a program in StableHLO, weights included: float32 images in [0, 1], RGB,
-[B, H, W, 3], in, their JND maps out, of the same shape; H and W are fixed, B is any number of
-images. Whoever runs it needs jax and flatbuffers, nothing else:
+The file holds a program in StableHLO with its weights. It takes float32 images in [0, 1], RGB,
+[B, H, W, 3], and returns their JND maps, of the same shape; H and W are fixed, B is any number
+of images. To run it takes jax and flatbuffers, nothing else:
 
   import pathlib, jax.export
   estimate = jax.export.deserialize(pathlib.Path("jnd.bin").read_bytes()).call
   jnd = estimate(images)
 
-JAX promises to run it for six months of releases; with newer ones, export again. GPUs and TPUs
-multiply in fewer bits than float32 has, unless JAX_DEFAULT_MATMUL_PRECISION=highest was set
-when the file was written. (To write the weights of a training run, for eval and load:
-python -m hvsjnd_jax.train export.)
+JAX promises to run the file for six months of releases; with newer ones, export again. GPUs and
+TPUs multiply in fewer bits than float32 has, unless JAX_DEFAULT_MATMUL_PRECISION=highest was set
+when the file was written. The weights of a training run, for eval and load, are written by
+python -m hvsjnd_jax.train export.
 
 The exit status is 0 when the file is written, 2 when something is wrong, 130 when interrupted,
 and 141 when the reader of its output left.
@@ -30,22 +30,21 @@ from jax.export import Exported, symbolic_shape
 from jax.export import export as export_function
 from jaxtyping import Array
 
-from hvsjnd_jax import weights
-from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
-from hvsjnd_jax.cli.options import add_weights
+from hvsjnd_jax.cli.options import add_model, load_model
 from hvsjnd_jax.cli.outputs import check_output, writing
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.estimator import MIN_SIDE_PX, estimate
 from hvsjnd_jax.model.generator import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 _KNOWN_PLATFORMS = (*PLATFORMS, "rocm")
 
-# The program counts an image's values in 32 bits.
+# The program counts the values of an image in 32 bits.
 _LARGEST_SIDE_PX = 16384
 
 
@@ -54,24 +53,24 @@ def export_estimate(
   size: tuple[int, int],
   *,
   resolution: Resolution | None = None,
-  attention: AttentionLayer | None = None,
+  attention_layer: AttentionLayer | None = None,
   platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
-  """`estimate` as a program of its own, for any number of images of one size.
+  """Exports `estimate` as a program of its own, for any number of images of one size.
 
   Args:
     model: What `hvsjnd_jax.load` returned; its weights become part of the program.
     size: Height and width of the images in pixels, from 8 to 16384.
     resolution: As `estimate`.
-    attention: As `estimate`.
-    platforms: What it is compiled for when it runs: "cpu", "cuda", "rocm", "tpu". None of
-      them need be at hand.
+    attention_layer: As `estimate`.
+    platforms: Those that it runs on, of "cpu", "cuda", "rocm" and "tpu". None of them need be
+      at hand.
 
   Returns:
     The program: `call` runs it, `serialize` gives its bytes.
 
   Raises:
-    ValueError: If the size or a platform is another, or an option is unknown.
+    ValueError: If a side, a platform or an option is not among those.
 
   Source: https://docs.jax.dev/en/latest/export/export.html.
 
@@ -84,7 +83,7 @@ def export_estimate(
   _check(size, platforms)
 
   def run(images: Array) -> Array:
-    return estimate(model, images, resolution=resolution, attention=attention)
+    return estimate(model, images, resolution=resolution, attention=attention_layer)
 
   (batch,) = symbolic_shape("b")
   images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
@@ -104,7 +103,7 @@ def _check(size: tuple[int, int], platforms: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command; returns its exit status."""
   args = _parse(argv)
   return run_command("export", lambda: _run(args))
 
@@ -117,18 +116,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
       type=int,
       required=True,
       metavar="PX",
-      help="of the images; others need another file",
+      help=f"{side} of the images; another one needs another file",
     )
   parser.add_argument(
-    "--out", type=Path, metavar="FILE", help="what to write (default: jnd_HEIGHTxWIDTH.bin)"
+    "--out", type=Path, metavar="FILE", help="file to write (default: jnd_HEIGHTxWIDTH.bin)"
   )
   parser.add_argument(
     "--platforms",
     default=",".join(PLATFORMS),
     metavar="P,P",
-    help=f"what it shall run on, of {', '.join(_KNOWN_PLATFORMS)} (default: {','.join(PLATFORMS)})",
+    help=f"where it runs: {', '.join(_KNOWN_PLATFORMS)} (default: {','.join(PLATFORMS)})",
   )
-  add_weights(parser)
+  add_model(parser)
   return parser.parse_args(argv)
 
 
@@ -142,12 +141,11 @@ def _run(args: argparse.Namespace) -> int:
     raise UsageError(str(error)) from None
   out = args.out or Path(f"jnd_{args.height}x{args.width}.bin")
   check_output("--out", out)
-  model = weights.load(args.weights, dtype=args.dtype)
   program = export_estimate(
-    model,
+    load_model(args),
     size,
     resolution=args.resolution,
-    attention=args.attention,
+    attention_layer=args.attention_layer,
     platforms=platforms,
   )
   data = program.serialize()

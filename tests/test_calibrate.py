@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax import calibrate as command
-from hvsjnd_jax.calibrate import calibrate, main
+from hvsjnd_jax.calibrate import main
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.estimator import inject
-from hvsjnd_jax.evaluation.calibration import find_lmbda
+from hvsjnd_jax.evaluation.calibration import calibrate, find_lmbda
 from hvsjnd_jax.noise import draw_signs
 from hvsjnd_jax.ops.types import Pixels
 
@@ -35,7 +35,7 @@ def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     asked.append(change.mean())
     return {"butteraugli_3norm": change.mean(), "butteraugli_max": change.max()}
 
-  monkeypatch.setattr(command, "butteraugli", measure)
+  monkeypatch.setattr("hvsjnd_jax.evaluation.calibration.butteraugli", measure)
   monkeypatch.setattr("hvsjnd_jax.evaluation.comparison.butteraugli", measure)
   monkeypatch.setattr(command, "find_butteraugli", lambda: "there")
   return asked

@@ -26,14 +26,16 @@ from hvsjnd_jax.cli import saved_images
 from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.estimator import estimate
 from hvsjnd_jax.eval import main
+from hvsjnd_jax.evaluation.evaluate import Evaluation
 from hvsjnd_jax.metrics import fsim
 from hvsjnd_jax.metrics.backbones import VGG16
+from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
 
 ROOT = Path(__file__).parents[1]
 SIZE = (16, 24)  # one for all tests: one compilation
 
-FIGURES = ("psnr_r", "psnr_g", "psnr_b", "psnr")
+PSNRS = ("psnr_r", "psnr_g", "psnr_b", "psnr")
 OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
@@ -59,7 +61,7 @@ def run(
   monkeypatch.chdir(tmp_path)
 
   def run(*arguments: object) -> int:
-    return main([*map(str, arguments), "--weights", str(weights_folder)])
+    return main([*map(str, arguments), "--model", str(weights_folder)])
 
   return run
 
@@ -113,7 +115,7 @@ def test_json_holds_all_figures(
   }
   names = ["a/c.png", "b.png", "d.bmp"]
   assert [image["path"] for image in result["images"]] == [str(photos / name) for name in names]
-  for figure in FIGURES:
+  for figure in PSNRS:
     values = [image[figure] for image in result["images"]]
     assert result["mean"][figure] == pytest.approx(np.mean(values))
   assert result["errors"] == [
@@ -143,11 +145,11 @@ def test_figures_and_pictures_are_the_method_s(
   [image] = result["images"]
   error = np.square(np.where(is_up[..., None], up, down) - pixels)
   assert image["psnr"] == pytest.approx(10 * np.log10(255**2 / error.mean()), abs=1e-3)
-  for figure, mse in zip(FIGURES, error.mean((0, 1)), strict=False):
+  for figure, mse in zip(PSNRS, error.mean((0, 1)), strict=False):
     assert image[figure] == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
   for name in ("jnd", "attention"):
     assert read_image(Path(f"out/b_{name}.png")).shape == pixels.shape
-  assert result["mean"] == {figure: image[figure] for figure in FIGURES}
+  assert result["mean"] == {figure: image[figure] for figure in PSNRS}
 
 
 @pytest.mark.parametrize("db", [8, 32.57, 60])
@@ -157,7 +159,7 @@ def test_every_image_has_the_psnr_asked_for(
   capsys: pytest.CaptureFixture[str],
   db: float,
 ):
-  result = report("--path", photos, "--target-psnr", db)
+  result = report("--path", photos, "--psnr", db)
   assert (result["lmbda"], result["target_psnr"], result["errors"]) == (None, db, [])
   for image in result["images"]:
     assert image["psnr"] == pytest.approx(db, abs=0.005)
@@ -179,7 +181,7 @@ def test_lmbda_that_was_found_gives_the_same_again(
   report: Callable[..., dict[str, Any]], photos: Path
 ):
   arguments = ("--path", photos / "b.png", "--dtype", "bfloat16", "--save", "out")
-  [solved] = report(*arguments, "--target-psnr", 30)["images"]
+  [solved] = report(*arguments, "--psnr", 30)["images"]
   picture = Path("out/b_distorted.png").read_bytes()
   [given] = report(*arguments, "--lmbda", solved["lmbda"])["images"]
   assert given == solved
@@ -193,7 +195,7 @@ def test_psnr_that_an_image_cannot_have_is_named_and_the_rest_goes_on(
   gray = photos / "gray.png"
   noise = np.random.RandomState(4).randint(-2, 3, (*SIZE, 3))
   Image.fromarray((128 + noise).astype(np.uint8)).save(gray)
-  result = report("--path", photos, "--target-psnr", 5.5, status=1)
+  result = report("--path", photos, "--psnr", 5.5, status=1)
   (error,) = result["errors"]
   assert error["path"] == str(gray)
   assert re.match(r"5.5 dB cannot be reached: at most noise it is \d.\d\d dB, ", error["error"])
@@ -207,14 +209,14 @@ def test_psnr_that_an_image_cannot_have_is_named_and_the_rest_goes_on(
 def test_map_of_zeros_reaches_no_psnr(
   report: Callable[..., dict[str, Any]], photos: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  analyze = command.windows.analyze
+  analyze = windows.analyze
 
   def draw_zeros(*args: Any, **options: Any) -> Any:
     maps = analyze(*args, **options)
     return maps._replace(jnd=np.zeros_like(maps.jnd))
 
-  monkeypatch.setattr(command.windows, "analyze", draw_zeros)
-  result = report("--path", photos / "b.png", "--target-psnr", 30, status=1)
+  monkeypatch.setattr(windows, "analyze", draw_zeros)
+  result = report("--path", photos / "b.png", "--psnr", 30, status=1)
   assert (result["images"], result["found_lmbda"]) == ([], None)
   (error,) = result["errors"]
   assert error["error"] == "30 dB cannot be reached: the map is zero throughout"
@@ -222,14 +224,14 @@ def test_map_of_zeros_reaches_no_psnr(
 
 def test_lmbda_and_psnr_exclude_each_other(capsys: pytest.CaptureFixture[str]):
   with pytest.raises(SystemExit, match="2"):
-    main(["--lmbda", "1", "--target-psnr", "30"])
+    main(["--lmbda", "1", "--psnr", "30"])
   stderr = capsys.readouterr().err
-  assert "argument --target-psnr: not allowed with argument --lmbda" in stderr
+  assert "argument --psnr: not allowed with argument --lmbda" in stderr
 
 
 def test_no_noise_is_100_db(report: Callable[..., dict[str, Any]], photos: Path):
   result = report("--path", photos / "b.png", "--lmbda", 0, "--save", "out")
-  assert result["mean"] == dict.fromkeys(FIGURES, 100)
+  assert result["mean"] == dict.fromkeys(PSNRS, 100)
   np.testing.assert_array_equal(
     read_image(Path("out/b_distorted.png")), read_image(photos / "b.png")
   )
@@ -245,8 +247,8 @@ def test_metrics_are_reported_in_the_order_asked_for(
   stdout = capsys.readouterr().out
   assert re.fullmatch(rf".*extension: 1\n({image}){{3}}Mean over 3 images:\n{figures}", stdout)
   for record in result["images"]:
-    assert list(record) == ["path", "height", "width", "lmbda", "gmsd", *FIGURES, "ssim"]
-  assert list(result["mean"]) == ["gmsd", *FIGURES, "ssim"]
+    assert list(record) == ["path", "height", "width", "lmbda", "gmsd", *PSNRS, "ssim"]
+  assert list(result["mean"]) == ["gmsd", *PSNRS, "ssim"]
   for name in result["mean"]:
     values = [record[name] for record in result["images"]]
     assert result["mean"][name] == pytest.approx(np.mean(values))
@@ -305,11 +307,11 @@ def test_options_reach_the_model(report: Callable[..., dict[str, Any]], photos: 
   plain = report("--path", photos / "b.png", "--lmbda", 10)
   for option, value in (
     ("resolution", "native"),
-    ("attention", "feature"),
+    ("attention-layer", "feature"),
     ("dtype", "bfloat16"),
   ):
     other = report("--path", photos / "b.png", "--lmbda", 10, f"--{option}", value)
-    assert other["weights"][option] == value
+    assert other["weights"][option.removesuffix("-layer")] == value
     assert other["mean"] != plain["mean"]
 
 
@@ -318,11 +320,11 @@ def test_without_path_four_photographs_are_evaluated(
 ):
   seen = []
 
-  def evaluate(model: JNDModel, pixels: np.ndarray, *_: object) -> command._Evaluated:
+  def evaluate(model: JNDModel, pixels: np.ndarray, **_: object) -> Evaluation:
     seen.append(pixels.shape)
-    return command._Evaluated(pixels, pixels, pixels, 1.0, dict.fromkeys(FIGURES, 50.0))
+    return Evaluation(pixels, pixels, pixels, 1.0, dict.fromkeys(PSNRS, 50.0))
 
-  monkeypatch.setattr(command, "_evaluate", evaluate)
+  monkeypatch.setattr(command, "evaluate", evaluate)
   assert run() == 0
   assert seen == [(512, 512, 3), (300, 451, 3), (400, 600, 3), (427, 640, 3)]
   assert "Mean over 4 images:\nResult-R PSNR: 50.0000\n" in capsys.readouterr().out
@@ -380,7 +382,7 @@ def test_image_too_large_for_the_machine(
   def fail(*args: object, **options: object) -> None:
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long story")
 
-  monkeypatch.setattr(command.windows, "analyze", fail)
+  monkeypatch.setattr(windows, "analyze", fail)
   errors = report("--path", photos, status=1)["errors"]
   assert {error["error"] for error in errors} == {
     "24x16 pixels cannot be computed here: RESOURCE_EXHAUSTED: Out of memory"
@@ -410,7 +412,11 @@ WRONG = {
   "one of two paths": (("--path", "photos", "nowhere"), "no such file or folder: nowhere"),
   "long path": (("--path", "n" * 300), "no such file or folder: nnn"),
   "no image": (("--path", "empty"), "no image under empty: looked for .*[.]jpg .*[.]png "),
-  "no weights": (("--path", "photos", "--weights", "empty"), "manifest.json: No such file"),
+  "no weights": (("--path", "photos", "--model", "empty"), "manifest.json: No such file"),
+  "model without networks": (
+    ("--path", "photos", "--model", "masking"),
+    "--model masking: expected a model with networks: .*; compare and calibrate take masking",
+  ),
   "save to a file": (("--path", "photos", "--save", "file"), "file: no folder, and cannot be"),
   "save below a file": (("--path", "photos", "--save", "file/x"), "file/x: no folder, and"),
   "json to a folder": (("--path", "photos", "--json", "empty"), "--json empty: a folder"),
@@ -444,7 +450,7 @@ def test_what_cannot_be_done_is_said(
 ):
   Path("empty").mkdir()
   Path("file").touch()
-  assert main(["--weights", str(weights_folder), *arguments]) == 2
+  assert main(["--model", str(weights_folder), *arguments]) == 2
   stderr = capsys.readouterr().err
   assert re.match(f"eval: .*{reason}", stderr)
   assert stderr.count("\n") == 1
@@ -458,13 +464,13 @@ def test_what_cannot_be_done_is_said(
     ("lmbda", "abc", "expected a number from 0 .*, got abc"),
     ("lmbda", "inf", "expected a number from 0 .*, got inf"),
     ("lmbda", "1e39", "expected a number from 0 .*, got 1e39"),
-    ("target-psnr", "0", "expected a number of dB between 0 and 100, got 0"),
-    ("target-psnr", "nan", "expected a number of dB between 0 and 100, got nan"),
+    ("psnr", "0", "expected a number of dB between 0 and 100, got 0"),
+    ("psnr", "nan", "expected a number of dB between 0 and 100, got nan"),
     ("seed", "-1", "expected a whole number from 0 to 4294967295, got -1"),
     ("seed", "1.5", "expected a whole number from 0 .*, got 1.5"),
     ("seed", "4294967296", "expected a whole number from 0 .*, got 4294967296"),
     ("resolution", "8k", "invalid choice: '8k'"),
-    ("attention", "none", "invalid choice: 'none'"),
+    ("attention-layer", "none", "invalid choice: 'none'"),
     ("window", "512", "expected HEIGHTxWIDTH, such as 512x768, got 512"),
     ("window", "100x128", "window: expected sides that are multiples of 8 above 112, got 100x128"),
     ("dtype", "float8", "invalid choice: 'float8'"),
@@ -588,10 +594,10 @@ def test_control_c(
   monkeypatch: pytest.MonkeyPatch,
   capsys: pytest.CaptureFixture[str],
 ):
-  def interrupt(*args: object) -> None:
+  def interrupt(*args: object, **options: object) -> None:
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(command, "_evaluate", interrupt)
+  monkeypatch.setattr(command, "evaluate", interrupt)
   assert run("--path", photos) == 130
   assert capsys.readouterr().err == "eval: interrupted\n"
 
@@ -624,7 +630,7 @@ def test_command_on_a_terminal(photos: Path, weights_folder: Path, tmp_path: Pat
   """From another folder, with results in a pipe and the progress bar on a terminal."""
   terminal, end = pty.openpty()
   termios.tcsetwinsize(end, (24, 80))
-  arguments = ("--path", "photos", "--weights", weights_folder)
+  arguments = ("--path", "photos", "--model", weights_folder)
   process = _start(tmp_path, *arguments, stdout=subprocess.PIPE, stderr=end)
   stdout, _ = process.communicate()
   os.close(end)
@@ -641,7 +647,7 @@ def test_command_on_a_terminal(photos: Path, weights_folder: Path, tmp_path: Pat
 def test_output_that_cannot_be_written(
   photos: Path, weights_folder: Path, tmp_path: Path, sink: str
 ):
-  arguments = ("--path", photos / "b.png", "--weights", weights_folder)
+  arguments = ("--path", photos / "b.png", "--model", weights_folder)
   if sink == "closed pipe":  # what `| head -0` leaves behind
     reader, writer = os.pipe()
     os.close(reader)

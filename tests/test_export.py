@@ -47,7 +47,9 @@ numpy.savez("jnd.npz", both=jnd, one=estimate(images[:1]))
 
 
 @pytest.mark.parametrize(
-  ("resolution", "attention"), [(None, None), ("reference", "feature")], ids=["default", "options"]
+  ("resolution", "attention_layer"),
+  [(None, None), ("reference", "feature")],
+  ids=["default", "options"],
 )
 def test_printed_lines_run_without_the_package(
   folder: Path, capsys: pytest.CaptureFixture[str], resolution: str | None, attention: str | None
@@ -88,7 +90,7 @@ def read_constants(program: Exported) -> set[str]:
 
 
 def test_weights_platforms_and_precision_are_the_chosen_ones(folder: Path):
-  options = ("--weights", "paper", "--platforms", "tpu,rocm,tpu", "--dtype", "bfloat16")
+  options = ("--model", "paper", "--platforms", "tpu,rocm,tpu", "--dtype", "bfloat16")
   assert main([*SIZE, "--out", "new/jnd.bin", *options]) == 0
   program = jax.export.deserialize(bytearray((folder / "new/jnd.bin").read_bytes()))
   assert program.platforms == ("tpu", "rocm")
@@ -101,7 +103,7 @@ def test_weights_platforms_and_precision_are_the_chosen_ones(folder: Path):
 WRONG = {
   "too low": (("--height", "7"), "expected sides of 8 to 16384 pixels, got 7x26"),
   "too wide": (("--width", "16385"), "expected sides of 8 to 16384 pixels, got 19x16385"),
-  "unknown weights": (("--weights", "x"), "x/manifest.json: No such file or directory; expected"),
+  "unknown weights": (("--model", "x"), "x/manifest.json: No such file or directory; expected"),
   "unknown platform": (
     ("--platforms", "cpu,gpu"),
     "expected platforms of cpu, cuda, tpu, rocm; got cpu, gpu",

@@ -47,9 +47,7 @@ def make_parser(
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,  # an abbreviation would change its meaning with every new option
   )
-  parser.add_argument(
-    "--version", action="version", version=f"hvsjnd_jax {hvsjnd_jax.__version__}"
-  )
+  parser.add_argument("--version", action="version", version=f"hvsjnd_jax {hvsjnd_jax.__version__}")
   return parser
 
 

@@ -1,9 +1,9 @@
 """A file with one JSON line for each image, from which a run that was stopped goes on.
 
 The first line holds the run's settings, each other one a record: an image's path, and its
-figures or, under "error", why it has none. Of many processes the first adds its lines to FILE
-itself, the others theirs to FILE.part1, FILE.part2, ... beside it. Where a run begins and
-where it ends, the first process makes one file of them all.
+scores or, under "error", why it has none. Of many processes the first one adds its lines to FILE
+itself, the others add theirs to FILE.part1, FILE.part2 and so on beside it. When a run begins
+and when it ends, the first process makes one file of them all.
 """
 
 import json
@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 Settings = dict[str, Any]
 
-# Where processes meet.
+# The barriers at which processes wait for each other.
 _PREPARED = "the file is prepared"
 
 _DONE = "every image is done"
@@ -33,19 +33,19 @@ _DONE = "every image is done"
 def begin(
   file: Path, saved: Mapping[str, str | None], settle: Callable[[Settings], Settings]
 ) -> tuple[Settings, dict[str, Record]]:
-  """Prepares the file for a run, or for one that goes on. All processes must take part.
+  """Prepares the file for a run, new or resumed. All processes must call it.
 
   Args:
-    file: In a folder that all processes see.
-    saved: By each image's path, where its pictures go: what its record has under "saved".
-    settle: Gives the run's settings from those in the file, or from none.
+    file: The file, in a folder that all processes see.
+    saved: Where each image's pictures go, by its path; None where none are saved.
+    settle: Returns the run's settings, given those in the file, or {} where there are none.
 
   Returns:
-    The settings, and by path the records that need not be made again: those without errors.
+    The settings; and by path the records that need not be made again, those without errors.
 
   Raises:
-    UsageError: If the file cannot be written, or holds something else, other settings, or
-      other images, or pictures lie elsewhere.
+    UsageError: If the file cannot be written, or holds no records, other settings, or images
+      that are not among those in `saved` or whose pictures lie elsewhere.
   """
   first = jax.process_index() == 0
   if not first:
@@ -54,10 +54,19 @@ def begin(
   settings = settle(former)
   _check_settings(file, former or settings, settings)
   done = {path: record for path, record in records.items() if "error" not in record}
-  if strange := done.keys() - saved.keys():
+  _check_images(file, done, saved)
+  if first:
+    _write(file, settings, done.values())
+    barrier(_PREPARED)
+  return settings, done
+
+
+def _check_images(file: Path, done: Mapping[str, Record], saved: Mapping[str, str | None]) -> None:
+  """Refuses a file whose images or pictures are not those of this run."""
+  if unknown := done.keys() - saved.keys():
     raise UsageError(
-      f"{file}: holds {len(strange)} images that are not among those given, such as "
-      f"{min(strange)}; give the same ones, and more if you like, or another file"
+      f"{file}: holds {len(unknown)} images that are not among those given, such as "
+      f"{min(unknown)}; give the same ones, and more if you like, or another file"
     )
   for path, record in done.items():
     if record.get("saved") != saved[path]:
@@ -65,17 +74,13 @@ def begin(
         f"{file}: pictures of {path}: written to {record.get('saved')}, not {saved[path]}; give "
         "the same --save and images, or another file"
       )
-  if first:
-    _write(file, settings, done.values())
-    barrier(_PREPARED)
-  return settings, done
 
 
 def gather(file: Path, paths: Sequence[str]) -> dict[str, Record] | None:
-  """Makes one file, in the paths' order, when all processes have closed theirs.
+  """Waits for all processes to close their files, and makes one of them, in the paths' order.
 
   Returns:
-    The records by path, in the first process; in others, which may end, None.
+    The records by path in the first process, None in the others.
 
   Raises:
     UsageError: If records are missing, or the file cannot be written.
@@ -98,11 +103,11 @@ class RecordWriter:
   """Adds records to the file, or to this process's part of it.
 
   Args:
-    file: What `begin` prepared.
-    settings: What it gave.
+    file: The file that `begin` prepared.
+    settings: The settings that it returned.
 
   Raises:
-    UsageError: If it cannot be written.
+    UsageError: If the file cannot be written.
   """
 
   def __init__(self, file: Path, settings: Settings):
@@ -120,14 +125,14 @@ class RecordWriter:
     self._lines.close()
 
   def add(self, record: Record) -> None:
-    """Adds a record, at once: a process that is killed the next moment has added it."""
+    """Adds a record at once: it is there even if the process is killed the next moment."""
     with writing(self._file):
       self._lines.write(json.dumps(record) + "\n")
       self._lines.flush()
 
 
 def _read(file: Path) -> tuple[Settings, dict[str, Record]]:
-  """What stands in the file and its parts, less lines that a killed process left torn."""
+  """Reads the file and its parts, but for lines that a killed process left half written."""
   former: Settings = {}
   records: dict[str, Record] = {}
   for source in filter(os.path.exists, [file, *_find_parts(file)]):
@@ -139,7 +144,7 @@ def _read(file: Path) -> tuple[Settings, dict[str, Record]]:
     former = settings
     for record in lines:
       path = record.get("path")
-      # An error may be of another run than the figures.
+      # Scores win over an error, which may come from an earlier run.
       if path is not None and ("error" not in record or path not in records):
         records[path] = record
   return former, records
@@ -173,13 +178,13 @@ def _check_settings(file: Path, found: Settings, wanted: Settings) -> None:
     words = [json.dumps(settings.get(name)) for settings in (found, wanted)]
     if words[0] != words[1]:
       raise UsageError(
-        f"{file}: holds figures of {name} {words[0]}, not {words[1]}; give the same settings, or "
+        f"{file}: written with {name} {words[0]}, not {words[1]}; give the same settings, or "
         "another file"
       )
 
 
 def _write(file: Path, settings: Settings, records: Iterable[Record]) -> None:
-  """Writes the whole file, or leaves the old one; the parts, which it now stands for, go."""
+  """Writes the whole file, or leaves the old one; then deletes the parts that it replaces."""
   with writing(file):
     with whole_file(file) as partial, partial.open("w") as lines:
       for line in ({"settings": settings}, *records):

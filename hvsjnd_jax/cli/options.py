@@ -6,80 +6,116 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from hvsjnd_jax import weights
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.evaluation.estimators import is_model, list_models
+from hvsjnd_jax.evaluation.estimators import has_networks, is_estimator, list_estimators
 from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
-from hvsjnd_jax.weights import SHIPPED
 
 
 def add_photographs(parser: argparse.ArgumentParser) -> None:
-  """The options of every command that reads photographs."""
+  """Adds the options of every command that reads photographs."""
   parser.add_argument(
     "--path",
     type=Path,
     nargs="+",
     action="extend",
     metavar="FILE|DIR",
-    help="images, and folders to walk; without it, four photographs from scikit-image",
+    help="images, and folders to search for images (default: four photographs of scikit-image)",
   )
   parser.add_argument(
-    "--seed", type=_seed, default=0, metavar="S", help="of the noise's signs (default: 0)"
+    "--seed", type=_parse_seed, default=0, metavar="S", help="seed of the noise (default: 0)"
   )
-  parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+  parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
-  """The options of a command that runs one model."""
+def add_model(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of a command that runs one model with networks."""
   parser.add_argument(
-    "--weights",
+    "--model",
     default="default",
-    metavar="DIR",
-    help=f"a folder of weights, or shipped ones: {' or '.join(SHIPPED)} (default: default)",
+    metavar="M",
+    help=f"{' or '.join(weights.SHIPPED)}, or a folder of weights (default: default)",
   )
   parser.add_argument(
-    "--resolution", choices=get_args(Resolution), help="default: the weights' own"
+    "--resolution",
+    choices=get_args(Resolution),
+    help="resolution of the map (default: that of the model)",
   )
   parser.add_argument(
-    "--attention", choices=get_args(AttentionLayer), help="default: the weights' own"
+    "--attention-layer",
+    choices=get_args(AttentionLayer),
+    help="layer that attention is read from (default: that of the model)",
   )
   parser.add_argument(
     "--dtype",
     choices=("float32", "bfloat16"),
     default="float32",
-    help="what the networks compute in (default: float32)",
+    help="number format that the networks compute in (default: float32)",
   )
 
 
-def _seed(text: str) -> int:
-  largest = 2**32 - 1
-  if not (text.isdecimal() and int(text) <= largest):
-    raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {largest}, got {text}")
-  return int(text)
-
-
-def parse_psnr(text: str) -> float:
-  """A PSNR in dB, the type of an option.
+def load_model(args: argparse.Namespace) -> JNDModel:
+  """Loads the model that the options of `add_model` name.
 
   Raises:
-    ArgumentTypeError: If it is no number between 0 and 100.
+    UsageError: If it has no networks.
+    WeightsError: If there are no such weights, or damaged ones.
   """
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not 0 < value < 100:
-    raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
-  return value
+  if not has_networks(args.model):
+    raise UsageError(
+      f"--model {args.model}: expected a model with networks: {', '.join(weights.SHIPPED)}, or a "
+      f"folder of weights; compare and calibrate take {args.model}"
+    )
+  return weights.load(args.model, dtype=args.dtype)
 
 
 def check_models(option: str, names: Sequence[str]) -> None:
-  """Refuses a name that no JND model has.
+  """Refuses names that no JND model has.
 
   Raises:
     UsageError: If there is one.
   """
   for name in names:
-    if not is_model(name):
-      known = ", ".join(list_models())
+    if not is_estimator(name):
+      known = ", ".join(list_estimators())
       raise UsageError(f"{option}: unknown model {name!r}; known: {known}, folders of weights")
+
+
+def parse_psnr(text: str) -> float:
+  """Parses a PSNR in dB, as the type of an option.
+
+  Raises:
+    ArgumentTypeError: If it is not a number between 0 and 100.
+  """
+  value = _parse_number(text)
+  if not 0 < value < 100:
+    raise argparse.ArgumentTypeError(f"expected a number of dB between 0 and 100, got {text}")
+  return value
+
+
+def parse_lmbda(text: str, *, largest: float) -> float:
+  """Parses a scale of the noise, as the type of an option.
+
+  Raises:
+    ArgumentTypeError: If it is not a number from 0 to `largest`.
+  """
+  value = _parse_number(text)
+  if not 0 <= value <= largest:
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {text}")
+  return value
+
+
+def _parse_number(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    return math.nan
+
+
+def _parse_seed(text: str) -> int:
+  largest = 2**32 - 1
+  if not (text.isdecimal() and int(text) <= largest):
+    raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {largest}, got {text}")
+  return int(text)

@@ -26,13 +26,20 @@ def make_folder(folder: Path) -> None:
     raise UsageError(f"{folder}: a folder that cannot be written to")
 
 
-def check_output(option: str, file: Path, *, inputs: Sequence[Path] = ()) -> None:
-  """Refuses, before anything is computed, a file that could not or must not be written after it.
+def check_output(option: str, file: Path | None, *, inputs: Sequence[Path] = ()) -> None:
+  """Refuses a file that could not be written at the end, before anything is computed.
+
+  Args:
+    option: The option that names it.
+    file: The file; None where the option was not given.
+    inputs: The command's images, which no result may replace.
 
   Raises:
     UsageError: If it is a folder, lies in one that cannot be made or is read-only, or is one
       of the inputs.
   """
+  if file is None:
+    return
   if file.exists() and place(file) in map(place, inputs):
     raise UsageError(f"{option} {file}: one of the images; choose another file")
   if file.is_dir():

@@ -1,25 +1,21 @@
-"""The photographs of a command: which files, how they are read, and which do not fit."""
+"""Finds a command's photographs, and plans the window that they are computed through."""
 
-import contextlib
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.data.images import EXTENSIONS, ImageError, find_images, read_image, read_size
+from hvsjnd_jax.data.images import EXTENSIONS, find_images, read_image, read_size
 from hvsjnd_jax.estimator import MIN_SIDE_PX
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.ops.types import Pixels
 
-# Gives the pixels, or raises ImageError.
+# Returns the pixels, or raises ImageError.
 Read = Callable[[Path], Pixels]
 
-# Gives height and width without decoding; None if they cannot be read.
+# Returns height and width without decoding; None if they cannot be read.
 ReadSize = Callable[[Path], tuple[int, int] | None]
 
 # CC0 and public-domain photographs that come with scikit-image.
@@ -34,29 +30,14 @@ class Photographs(NamedTuple):
   read_size: ReadSize = read_size
 
 
-def open_dataset(name: str, split: str) -> Photographs:
-  """The images of a TensorFlow dataset, as NAME/SHARDED/000000 and so on.
+def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None) -> Photographs:
+  """Finds the images under `--path`, by default those of scikit-image.
 
-  Raises:
-    UsageError: If there is no such dataset or split, or it holds no RGB images.
-  """
-  from hvsjnd_jax.data.sources import DataError, PhotoDataset  # TFDS and Grain take seconds
+  Prints how many files were passed over.
 
-  logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV
-  try:
-    photos = PhotoDataset(name, split)
-  except DataError as error:
-    raise UsageError(str(error)) from None
-
-  return Photographs(
-    [Path(name, split, f"{i:06d}") for i in range(len(photos))],
-    lambda path: photos.read(int(path.name)),
-    lambda path: photos.read_size(int(path.name)),
-  )
-
-
-def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None) -> list[Path]:
-  """The images under `--path`; without it those of scikit-image. Says what was passed over.
+  Args:
+    paths: Images and folders.
+    leave_out: A folder that is not searched.
 
   Raises:
     UsageError: If a path does not exist, or there is no image.
@@ -71,7 +52,7 @@ def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None)
   if not files:
     where = ", ".join(map(str, paths))
     raise UsageError(f"no image under {where}: looked for {' '.join(sorted(EXTENSIONS))}")
-  return files
+  return Photographs(files)
 
 
 def _locate_samples() -> list[Path]:
@@ -79,40 +60,25 @@ def _locate_samples() -> list[Path]:
   return [folder / name for name in _SAMPLES]
 
 
-def plan_window(files: list[Path], *, read_size: ReadSize = read_size) -> windows.Window:
-  """The window for all these images, by the sizes that their heads give."""
-  sizes = [size for file in files if (size := read_size(file)) is not None]
-  return windows.plan_window(sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)])
-
-
-def check_size(pixels: Pixels, *, bytes_per_pixel: int) -> None:
-  """Refuses what the estimator cannot take, or what would make the system end the run.
-
-  Args:
-    pixels: The image.
-    bytes_per_pixel: Memory that the command needs for it.
+def open_dataset(name: str, split: str) -> Photographs:
+  """Opens a TensorFlow dataset, whose images are called NAME/SPLIT/000000 and so on.
 
   Raises:
-    ImageError: If the image is too small, or needs more memory than there is.
+    DataError: If there is no such dataset or split, or it holds no RGB images.
   """
-  height, width = pixels.shape[:2]
-  if min(height, width) < MIN_SIDE_PX:
-    raise ImageError(f"{width}x{height} pixels; at least {MIN_SIDE_PX}x{MIN_SIDE_PX} are needed")
-  need = height * width * bytes_per_pixel
-  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  if jax.default_backend() == "cpu" and need > memory:
-    raise ImageError(
-      f"{width}x{height} pixels need about {need / 1e9:.0f} GB of memory, and this machine "
-      f"has {memory / 1e9:.0f} GB; reduce the image"
-    )
+  from hvsjnd_jax.data.sources import PhotoDataset  # TFDS and Grain take seconds
+
+  logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV
+  photos = PhotoDataset(name, split)
+  return Photographs(
+    [Path(name, split, f"{i:06d}") for i in range(len(photos))],
+    lambda path: photos.read(int(path.name)),
+    lambda path: photos.read_size(int(path.name)),
+  )
 
 
-@contextlib.contextmanager
-def blame_image(pixels: Pixels) -> Iterator[None]:
-  """Turns the end of a device's or the host's memory into an `ImageError`."""
-  try:
-    yield
-  except (jax.errors.JaxRuntimeError, MemoryError) as error:
-    height, width = pixels.shape[:2]
-    reason = str(error).partition("\n")[0]
-    raise ImageError(f"{width}x{height} pixels cannot be computed here: {reason}") from None
+def plan_window(photographs: Photographs) -> windows.Window:
+  """Plans one window for all these images, by the sizes that their headers give."""
+  paths, _, read_size = photographs
+  sizes = [size for path in paths if (size := read_size(path)) is not None]
+  return windows.plan_window(sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)])

@@ -10,6 +10,7 @@ import numpy as np
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import make_folder, writing
 from hvsjnd_jax.data.images import place, to_uint8, write_npy, write_png
+from hvsjnd_jax.evaluation.evaluate import Evaluation
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.viz import sheets
 
@@ -17,10 +18,10 @@ OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
 
 
 def parse_outputs(text: str) -> tuple[str, ...]:
-  """Names of outputs, separated by commas; the type of an option.
+  """Parses names of outputs, separated by commas, as the type of an option.
 
   Raises:
-    ArgumentTypeError: If one is unknown; the message lists those that are.
+    ArgumentTypeError: If one is unknown; the message lists those that are known.
   """
   names = {name.strip() for name in text.split(",")}
   if unknown := names - set(OUTPUTS):
@@ -31,13 +32,14 @@ def parse_outputs(text: str) -> tuple[str, ...]:
 
 
 def make_stems(files: list[Path], folder: Path) -> dict[Path, Path]:
-  """Where each image's pictures go, less their suffixes: the inputs' own tree and names.
+  """Maps each image to where its pictures go, less their suffixes.
 
-  Which names depends on the set of files, not on their order: where two files differ in
-  the extension only, all names keep theirs.
+  The pictures lie below the folder as the images lie below their common one. Where two images
+  differ in the extension only, all of them keep theirs, so that the names depend on the set of
+  files, not on their order.
 
   Raises:
-    UsageError: If the folder cannot be made, or a picture would lie on one of the files.
+    UsageError: If the folder cannot be made, or a picture would replace one of the images.
   """
   make_folder(folder)
   places = {file: place(file) for file in files}
@@ -60,37 +62,30 @@ def _output(stem: Path, name: str) -> Path:
   return stem.with_name(f"{stem.name}_{name}")
 
 
-def save_outputs(
-  stem: Path,
-  names: Sequence[str],
-  pixels: Pixels,
-  *,
-  distorted: np.ndarray,
-  jnd: np.ndarray,
-  attention: np.ndarray,
-  note: str,
-) -> None:
+def save_outputs(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: Evaluation) -> None:
   """Writes pictures of one image.
 
   Args:
-    stem: What `make_stems` gave.
-    names: Which, of `OUTPUTS`.
+    stem: What `make_stems` returned for it.
+    names: Which pictures, of `OUTPUTS`.
     pixels: The image.
-    distorted: With its noise, in [0, 1], [H, W, 3].
-    jnd: Its map, [H, W, 3].
-    attention: Its attention map, [H, W].
-    note: What the sheet says of the distorted image.
+    evaluated: What was computed of it.
 
   Raises:
     UsageError: If one cannot be written.
   """
+  distorted, jnd, attention, lmbda, scores = evaluated
   draw: dict[str, Callable[[], np.ndarray]] = {
     "distorted.png": lambda: to_uint8(distorted),
     "jnd.png": lambda: sheets.visible_jnd(jnd)[0],
     "jnd.npy": lambda: jnd,
     "attention.png": lambda: sheets.jet(attention),
     "sheet.png": lambda: sheets.analysis_sheet(
-      pixels, attention=attention, jnd=jnd, distorted=distorted, note=note
+      pixels,
+      attention=attention,
+      jnd=jnd,
+      distorted=distorted,
+      note=f"lmbda {lmbda:g}: {scores['psnr']:.2f} dB",
     ),
   }
   with writing(stem):

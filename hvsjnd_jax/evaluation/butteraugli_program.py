@@ -1,4 +1,4 @@
-"""Butteraugli, a model of what people see, through the program of libjxl where it is installed.
+"""Butteraugli, a model of what people see, measured by libjxl's program where it is installed.
 
 Source: Alakuijala et al., arXiv 1703.10114.
 """
@@ -19,21 +19,21 @@ ADVICE = f"{PROGRAM} is not on the PATH; Debian and Ubuntu have it: apt install 
 
 
 class ButteraugliError(HVSJNDError):
-  """The program failed; the message has its own words."""
+  """The program failed; the message repeats what it said."""
 
 
 def find_butteraugli() -> str | None:
-  """Where the program is; None if it is not installed."""
+  """Finds the program; None if it is not installed."""
   return shutil.which(PROGRAM)
 
 
 def butteraugli(program: str, distorted: Pixels, reference: Pixels) -> dict[str, float]:
-  """Butteraugli's distances; lower is better, 0 for equal images.
+  """Measures Butteraugli's distances; lower is better, 0 for equal images.
 
   Args:
-    program: What `find_butteraugli` gave.
+    program: What `find_butteraugli` returned.
     distorted: An image, read as sRGB.
-    reference: Same shape.
+    reference: An image of the same shape.
 
   Returns:
     `butteraugli_3norm`, over all pixels, and `butteraugli_max`, of the worst one.

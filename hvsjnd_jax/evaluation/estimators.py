@@ -1,4 +1,7 @@
-"""Every JND model by name: the shipped weights, folders of others, masking, the literature's."""
+"""Everything that draws a JND map, by name: weights, masking alone, and classical models.
+
+To a user each of them is a "model"; here a model is one with networks.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,34 +17,39 @@ from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.ops.types import Pixels
 
 # Draws the JND map of an image, [H, W, 3].
-Model = Callable[[Pixels], Float[np.ndarray, "h w 3"]]
+Estimator = Callable[[Pixels], Float[np.ndarray, "h w 3"]]
 
 _MASKING = "masking"
 
 _threshold = jax.jit(threshold)
 
 
-def list_models() -> tuple[str, ...]:
-  """Those with a name; a folder of weights is a model too."""
+def list_estimators() -> tuple[str, ...]:
+  """Lists the names; the path of a folder of weights is one, too."""
   return (*weights.SHIPPED, _MASKING, *BASELINES)
 
 
-def is_model(name: str) -> bool:
-  """Whether `load_model` knows the name, or it is that of a folder."""
-  return name in list_models() or (bool(name) and Path(name).is_dir())
+def is_estimator(name: str) -> bool:
+  """Tells whether `load_estimator` knows the name, or it is that of a folder."""
+  return name in list_estimators() or (bool(name) and Path(name).is_dir())
 
 
-def load_model(name: str, window: windows.Window) -> Model:
-  """The model of this name, or of the weights in the folder of this name.
+def has_networks(name: str) -> bool:
+  """Tells whether weights belong to the name: neither masking nor a classical model."""
+  return name != _MASKING and name not in BASELINES
+
+
+def load_estimator(name: str, window: windows.Window) -> Estimator:
+  """Loads an estimator.
 
   Args:
-    name: Of `list_models()`, or a folder.
-    window: What networks see an image through.
+    name: One of `list_estimators()`, or a folder of weights.
+    window: The window through which networks see an image.
 
   Raises:
     WeightsError: If the folder holds no weights, or damaged ones.
   """
-  if name == _MASKING or name in BASELINES:
+  if not has_networks(name):
     function = _threshold if name == _MASKING else BASELINES[name].function
     return lambda pixels: np.asarray(function(pixels[None].astype(np.float32) / 255))[0]
   model = weights.load(name)
@@ -59,8 +67,8 @@ def load_model(name: str, window: windows.Window) -> Model:
   return draw
 
 
-def describe_model(name: str) -> dict[str, str]:
-  """What a report says of a model: its name, and its title or the hash of its weights."""
+def describe_estimator(name: str) -> dict[str, str]:
+  """Returns what a report says of it: the name, and its title or the hash of its weights."""
   if name in BASELINES:
     return {"name": name, "title": BASELINES[name].title}
   if name == _MASKING:

@@ -1,7 +1,7 @@
-"""What the commands report of a distorted image: measured, averaged, put into words.
+"""Scores of distorted images: how they are measured, averaged and worded.
 
-A figure is a metric's score of one image, by the metric's name, or None where the image is
-too small for it. PSNR is measured also by channel: psnr_r, psnr_g, psnr_b.
+A metric that an image is too small for has the score None. PSNR has four: psnr, and psnr_r,
+psnr_g and psnr_b of the channels.
 """
 
 import functools
@@ -20,19 +20,25 @@ from hvsjnd_jax.ops.types import Images, Scores
 
 Image = Float[np.ndarray, "h w 3"]
 
-Figures = dict[str, float | None]
+# The scores of one image, or their means, by the metric's name.
+ImageScores = dict[str, float | None]
+
+# The scores by the row's name: of each model, or at each lmbda.
+ScoreTable = dict[str, ImageScores]
 
 # The networks that metrics need, by name.
-Networks = dict[str, VGG16]
+Backbones = dict[str, VGG16]
 
-PSNR_FIGURES = ("psnr_r", "psnr_g", "psnr_b", "psnr")
+CHANNEL_PSNR = ("psnr_r", "psnr_g", "psnr_b")
+
+ALL_PSNR = (*CHANNEL_PSNR, "psnr")
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-  """Names of metrics, separated by commas; each once.
+  """Parses names of metrics, separated by commas; duplicates count once.
 
   Raises:
-    ValueError: If one is unknown; the message lists those that are.
+    ValueError: If one is unknown; the message lists those that are known.
   """
   names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
   for name in names:
@@ -41,11 +47,11 @@ def parse_metrics(text: str) -> tuple[str, ...]:
   return names
 
 
-def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Networks:
-  """Loads what the metrics need, from the folder of each network.
+def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Backbones:
+  """Loads the networks that the metrics need, from the folder of each.
 
   Raises:
-    WeightsError: If a folder is missing or damaged; it says how to make one.
+    WeightsError: If a folder is missing or damaged; the message says how to make one.
   """
   needing = [name for name in metrics if METRICS[name].backbone == "vgg16"]
   if not needing:
@@ -61,36 +67,35 @@ def load_backbones(metrics: Sequence[str], *, vgg16: Path | None) -> Networks:
 
 
 def measure(
-  distorted: Image, reference: Image, metrics: Sequence[str], *, backbones: Networks
-) -> Figures:
-  """PSNR in all its figures, and the metrics asked for, of one image.
+  distorted: Image, reference: Image, metrics: Sequence[str], *, backbones: Backbones
+) -> ImageScores:
+  """Scores one image: all four of PSNR, and the metrics asked for.
 
-  PSNR is measured on the host, the others by JAX, which compiles them for each size anew.
+  PSNR is computed on the host, the others by JAX, which compiles them for each size anew.
 
   Args:
     distorted: Image in [0, 1], [H, W, 3], float32.
-    reference: Same shape.
+    reference: Image of the same shape.
     metrics: Names in `METRICS`.
-    backbones: What `load_backbones` gave.
+    backbones: What `load_backbones` returned.
 
   Returns:
-    The figures; None for a metric whose smallest size the image does not have.
+    The scores; None for a metric that the image is too small for.
   """
   errors = measure_errors(distorted, reference)
-  figures: Figures = dict(
-    zip(PSNR_FIGURES, map(float, to_decibels(np.append(errors, errors.mean()))), strict=True)
-  )
+  psnrs = to_decibels(np.append(errors, errors.mean()))
+  measured: ImageScores = dict(zip(ALL_PSNR, map(float, psnrs), strict=True))
   side = min(reference.shape[:2])
   fitting = tuple(name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side)
   if fitting:
     scores = _score(distorted[None], reference[None], backbones, metrics=fitting)
-    figures |= {name: float(score[0]) for name, score in scores.items()}
-  return dict.fromkeys(metrics) | figures
+    measured |= {name: float(score[0]) for name, score in scores.items()}
+  return dict.fromkeys(metrics) | measured
 
 
 def measure_errors(distorted: Image, reference: Image) -> Float[np.ndarray, "3"]:
-  """Each channel's mean squared error, of which PSNR is made."""
-  # Row by row: no array of the image's size is made.
+  """Computes each channel's mean squared error, of which PSNR is made."""
+  # Row by row, so that no array of the image's size is made.
   rows = [
     np.square(d - r, dtype=np.float64).mean(axis=0)
     for d, r in zip(distorted, reference, strict=True)
@@ -100,7 +105,7 @@ def measure_errors(distorted: Image, reference: Image) -> Float[np.ndarray, "3"]
 
 @functools.partial(jax.jit, static_argnames="metrics")
 def _score(
-  distorted: Images, reference: Images, backbones: Networks, *, metrics: tuple[str, ...]
+  distorted: Images, reference: Images, backbones: Backbones, *, metrics: tuple[str, ...]
 ) -> dict[str, Scores]:
   def score(name: str) -> Scores:
     metric = METRICS[name]
@@ -110,42 +115,42 @@ def _score(
   return {name: score(name) for name in metrics}
 
 
-def select(figures: Figures, metrics: Sequence[str]) -> Figures:
-  """The figures of these metrics, in order; of PSNR also each channel's."""
+def select(scores: ImageScores, metrics: Sequence[str]) -> ImageScores:
+  """Selects the scores of these metrics, in order; for PSNR all four."""
   names: list[str] = []
   for name in metrics:
-    names += PSNR_FIGURES if name == "psnr" else [name]
-  return {name: figures[name] for name in names}
+    names += ALL_PSNR if name == "psnr" else [name]
+  return {name: scores[name] for name in names}
 
 
-def average(records: Sequence[Figures]) -> Figures:
-  """The mean of each figure, over the images that have it; None if none has."""
-  mean: Figures = {}
-  for name in records[0] if records else ():
-    values = [value for record in records if (value := record[name]) is not None]
+def average(images: Sequence[ImageScores]) -> ImageScores:
+  """Averages each score over the images that have it; None where no image has."""
+  mean: ImageScores = {}
+  for name in images[0] if images else ():
+    values = [value for scores in images if (value := scores[name]) is not None]
     mean[name] = float(np.mean(values)) if values else None
   return mean
 
 
 def describe(
-  figures: Figures, metrics: Sequence[str], *, size: tuple[int, ...] | None = None
+  scores: ImageScores, metrics: Sequence[str], *, size: tuple[int, int] | None = None
 ) -> str:
-  """A line for each metric; for PSNR four, in the published code's words.
+  """Words scores, one line each; PSNR as the published code prints it.
 
   Args:
-    figures: Of one image, or a mean.
-    metrics: Which, in order.
+    scores: Those of one image, or their means.
+    metrics: Which ones, in order.
     size: Height and width of the one image.
   """
   lines: list[str] = []
-  for name, value in select(figures, metrics).items():
+  for name, value in select(scores, metrics).items():
     if value is None:
       least = METRICS[name].smallest_px
       subject = "no image is large enough" if size is None else f"{size[1]}x{size[0]} pixels"
       lines.append(f"{name}: {subject}; at least {least}x{least} are needed")
     elif name == "psnr":
       lines.append(f"Total PSNR: {value:.4f}")
-    elif name in PSNR_FIGURES:
+    elif name in CHANNEL_PSNR:
       lines.append(f"Result-{name[-1].upper()} PSNR: {value:.4f}")
     else:
       lines.append(f"{name}: {value:.6f}")

@@ -3,51 +3,18 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from hvsjnd_jax.evaluation.scores import PSNR_FIGURES, Figures
+from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ImageScores, ScoreTable
 from hvsjnd_jax.metrics import METRICS
 
 Better = Literal["higher", "lower"]
 
-# Of one image, or a mean, by the model's name.
-Scores = dict[str, Figures]
-
-# Which of two scores is the better one; PSNR is given, not scored.
+# The metrics that models are judged by, and which of two scores is the better one. PSNR is no
+# judge: all models are given the same.
 BETTER: dict[str, Better] = {
   **{name: METRICS[name].better for name in ("ssim", "ms_ssim", "gmsd", "fsim")},
   "butteraugli_3norm": "lower",
   "butteraugli_max": "lower",
 }
-
-
-def name_too_small(images: Sequence[Figures]) -> list[str]:
-  """A line for each metric that some images are too small for, of the figures of each."""
-  lines = []
-  for name, metric in METRICS.items():
-    if count := sum(name in figures and figures[name] is None for figures in images):
-      least = f"{metric.smallest_px}x{metric.smallest_px}"
-      lines.append(
-        f"{name}: {count} of {len(images)} images are smaller than the {least} that it needs"
-      )
-  return lines
-
-
-class Column(NamedTuple):
-  """How a table shows a figure.
-
-  Attributes:
-    figure: Its name.
-    title: Lines above the column.
-    form: As of `str.format`.
-    best: Which is marked, if any.
-  """
-
-  figure: str
-  title: tuple[str, ...]
-  form: str
-  best: Better | None = None
-
-
-CHANNEL_PSNR, TOTAL_PSNR = PSNR_FIGURES[:3], PSNR_FIGURES[3:]
 
 _TITLES: dict[str, tuple[str, ...]] = {
   **{name: ("PSNR", name[-1].upper()) for name in CHANNEL_PSNR},
@@ -57,16 +24,33 @@ _TITLES: dict[str, tuple[str, ...]] = {
 }
 
 
+class Column(NamedTuple):
+  """How a table shows a score.
+
+  Attributes:
+    score: Its name.
+    title: The lines above the column.
+    form: A format for `str.format`.
+    best: Which score gets the mark, if any.
+  """
+
+  score: str
+  title: tuple[str, ...]
+  form: str
+  best: Better | None = None
+
+
 def list_columns(
-  rows: Scores, *, kind: Literal["score", "value", "gain", "share"], psnr: Sequence[str] = ()
+  rows: ScoreTable, *, kind: Literal["score", "value", "gain", "share"], psnr: Sequence[str] = ()
 ) -> list[Column]:
-  """The columns for the figures that the rows have.
+  """Lists the columns for the scores that the rows have.
 
   Args:
     rows: What the table will show.
-    kind: Of figures: scores, whose better direction is told, and whose best is marked, or
-      not ("value"); what is gained, with a sign; or shares of images, in percent.
-    psnr: Those that come first: `CHANNEL_PSNR` or `TOTAL_PSNR`.
+    kind: "score": the title names the better direction, and the best score is marked.
+      "value": the same without the mark. "gain": differences, with a sign. "share": shares of
+      images, in percent.
+    psnr: The names of those PSNR that come first.
   """
   columns = [Column(name, _TITLES[name], "{:.2f}") for name in psnr]
   known = set().union(*rows.values())
@@ -81,26 +65,41 @@ def list_columns(
   return columns
 
 
-def tabulate(rows: Scores, columns: Sequence[Column], *, head: str = "model") -> str:
-  """A line for each row; the best of a column bears an asterisk, "-" stands for None."""
+def tabulate(rows: ScoreTable, columns: Sequence[Column], *, head: str = "model") -> str:
+  """Lays out a table: an asterisk marks a column's best score, "-" stands for None."""
   height = max(len(column.title) for column in columns)
   table = [[""] * (height - 1) + [head, *rows]]
-  for column in columns:
-    values = [figures[column.figure] for figures in rows.values()]
-    known = [value for value in values if value is not None]
-    best = None
-    if column.best is not None and known:
-      best = max(known) if column.best == "higher" else min(known)
-    cells = [
-      "- " if value is None else column.form.format(value) + (" ", "*")[value == best]
-      for value in values
-    ]
-    # Titles stand on the rows; the last place is the asterisk's.
-    title = [""] * (height - len(column.title)) + [f"{line} " for line in column.title]
-    table.append(title + cells)
+  table += [_format_column(column, rows, height) for column in columns]
   widths = [max(map(len, cells)) for cells in table]
   lines = []
   for names, *cells in zip(*table, strict=True):
     padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
     lines.append(" ".join([names.ljust(widths[0]), *padded]).rstrip())
   return "\n".join(lines)
+
+
+def _format_column(column: Column, rows: ScoreTable, height: int) -> list[str]:
+  values = [scores[column.score] for scores in rows.values()]
+  known = [value for value in values if value is not None]
+  best = None
+  if column.best is not None and known:
+    best = max(known) if column.best == "higher" else min(known)
+  cells = [
+    "- " if value is None else column.form.format(value) + (" ", "*")[value == best]
+    for value in values
+  ]
+  # The title stands directly above the rows, and leaves room for the asterisk.
+  title = [""] * (height - len(column.title)) + [f"{line} " for line in column.title]
+  return title + cells
+
+
+def name_too_small(images: Sequence[ImageScores]) -> list[str]:
+  """Returns a line for each metric that some of the images are too small for."""
+  lines = []
+  for name, metric in METRICS.items():
+    if count := sum(name in scores and scores[name] is None for scores in images):
+      least = f"{metric.smallest_px}x{metric.smallest_px}"
+      lines.append(
+        f"{name}: {count} of {len(images)} images are smaller than the {least} that it needs"
+      )
+  return lines

@@ -35,14 +35,13 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 import hvsjnd_jax
-from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
 from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
 from hvsjnd_jax.evaluation import comparison, tables
 from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
-from hvsjnd_jax.evaluation.estimators import Model, load_model
-from hvsjnd_jax.evaluation.scores import Figures
+from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
+from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.jnd_model import JNDModel
@@ -50,6 +49,7 @@ from hvsjnd_jax.model.layers import double
 from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.noise import draw_signs, scale_to_psnr
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
 from hvsjnd_jax.training.loop import build_model
@@ -174,7 +174,7 @@ def _run(args: argparse.Namespace) -> int:
   held_in = _HeldIn(args.data / "train")
   names = args.only or list(VARIANTS)
   models = {
-    name: load_model(model, windows.check_window((_VIEW_PX, _VIEW_PX)))
+    name: load_estimator(model, windows.check_window((_VIEW_PX, _VIEW_PX)))
     for name, model in ((_MASKING, "masking"), (_HEURISTIC, "contrast_heuristic"))
   }
   base = None
@@ -206,7 +206,7 @@ def _cut_middle(pixels: Pixels, side_px: int) -> Pixels:
   return np.ascontiguousarray(pixels[max(top, 0) :][:side_px, max(left, 0) :][:, :side_px])
 
 
-def _draw_with(model: JNDModel) -> Model:
+def _draw_with(model: JNDModel) -> Estimator:
   estimate = jax.jit(hvsjnd_jax.estimate)
   return lambda pixels: np.asarray(estimate(model, _to_image(pixels)))[0]
 
@@ -287,9 +287,9 @@ def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> J
 
 
 def _tabulate(
-  models: Mapping[str, Model], views: Sequence[Pixels], psnr_db: float, program: str
+  models: Mapping[str, Estimator], views: Sequence[Pixels], psnr_db: float, program: str
 ) -> str:
-  scores: dict[str, list[Figures]] = {}
+  scores: dict[str, list[ImageScores]] = {}
   for name, draw in tqdm(models.items(), unit="model", disable=None):
     scores[name] = _score(draw, views, psnr_db, program)
   by_view = zip(*scores.values(), strict=True)
@@ -303,8 +303,10 @@ def _tabulate(
   return align(rows)
 
 
-def _score(draw: Model, views: Sequence[Pixels], psnr_db: float, program: str) -> list[Figures]:
-  def score(pixels: Pixels, jnd: np.ndarray) -> Figures:
+def _score(
+  draw: Estimator, views: Sequence[Pixels], psnr_db: float, program: str
+) -> list[ImageScores]:
+  def score(pixels: Pixels, jnd: np.ndarray) -> ImageScores:
     signs = draw_signs(pixels, seed=0)
     noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=psnr_db, by_channel=True).pixels
     return comparison.score(noisy, pixels, program=program)
@@ -313,7 +315,7 @@ def _score(draw: Model, views: Sequence[Pixels], psnr_db: float, program: str) -
     return list(pool.map(score, views, [draw(pixels) for pixels in views]))
 
 
-def _count_wins(ours: Sequence[Figures], theirs: Sequence[Figures]) -> str:
+def _count_wins(ours: Sequence[ImageScores], theirs: Sequence[ImageScores]) -> str:
   images = [{"ours": a, "theirs": b} for a, b in zip(ours, theirs, strict=True)]
   share = comparison.count_wins(images, "ours")["theirs"]["butteraugli_3norm"]
   return "" if share is None else f"{round(share * len(ours))} of {len(ours)}"

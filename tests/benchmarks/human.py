@@ -39,12 +39,12 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, run_command
-from hvsjnd_jax.cli.photographs import plan_window
+from hvsjnd_jax.cli.photographs import Photographs, plan_window
 from hvsjnd_jax.data.images import ImageError, read_image
-from hvsjnd_jax.evaluation.estimators import Model, load_model
+from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from tests.benchmarks.tables import align
 
 _NOISE_LEVELS = ("t01_l2", "t01_l3", "t01_l4")
@@ -106,8 +106,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> int:
   keep_compilations()
   studies = [read_noise_study(args.data), read_jpeg_study(args.data)]
-  window = plan_window([file for study in studies for file in study.files])
-  models = {name: load_model(name, window) for name in (args.weights, *BASELINES)}
+  window = plan_window(Photographs([file for study in studies for file in study.files]))
+  models = {name: load_estimator(name, window) for name in (args.weights, *BASELINES)}
   print("Spearman's rank correlation of a map's mean with people's judgement, + being right")
   heads = [
     f"{study.name}, n={len(study.files)}, {kind}" for study in studies for kind in Levels._fields
@@ -158,7 +158,7 @@ def _read(file: Path) -> Pixels:
     raise UsageError(f"{file}: {error}") from None
 
 
-def measure_levels(model: Model, pixels: Pixels) -> Levels:
+def measure_levels(model: Estimator, pixels: Pixels) -> Levels:
   """The mean of an image's map; to a millionth, so that no rounding is ranked."""
   levels = 255 * model(pixels).astype(np.float64)
   geometric = np.exp(np.log(np.maximum(levels, _LEAST_LEVEL)).mean())

@@ -81,7 +81,7 @@ def test_images_that_were_done_are_whole(
   photos: Path, weights_folder: Path, tmp_path: Path, number: signal.Signals, after: int
 ):
   out, report = tmp_path / "out", tmp_path / "report.json"
-  arguments = ("--path", photos, "--weights", weights_folder, "--save", out, "--json", report)
+  arguments = ("--path", photos, "--model", weights_folder, "--save", out, "--json", report)
   process = subprocess.Popen(
     [sys.executable, "-c", RUN, *map(str, arguments)],
     cwd=ROOT,
@@ -127,7 +127,7 @@ def test_disk_that_fills_up_while_pictures_are_saved(
 ):
   out = tmp_path / "out"
   limit_files(10_000)  # a sheet is larger
-  arguments = ("--path", photos, "--weights", weights_folder, "--save", out)
+  arguments = ("--path", photos, "--model", weights_folder, "--save", out)
   assert main([*map(str, arguments)]) == 2
   assert capsys.readouterr().err == f"eval: {out}/00: cannot be written: File too large\n"
   assert count_whole(out) == {"00": len(OUTPUTS) - 1}
@@ -143,7 +143,7 @@ def test_report_on_a_full_disk_leaves_the_former_one(
   report = tmp_path / "report.json"
   report.write_text("{}\n")
   limit_files(200)
-  arguments = ("--path", photos / "00.png", "--weights", weights_folder, "--json", report)
+  arguments = ("--path", photos / "00.png", "--model", weights_folder, "--json", report)
   assert main([*map(str, arguments)]) == 2
   assert capsys.readouterr().err == f"eval: {report}: cannot be written: File too large\n"
   assert report.read_text() == "{}\n"
@@ -168,7 +168,7 @@ def test_read_only_folder_is_refused_before_the_work(
 ):
   monkeypatch.setattr(os, "access", lambda *_: False)  # which root is not refused by chmod
   for option, name in (("--save", "out"), ("--json", "out/report.json")):
-    arguments = ("--path", photos, "--weights", weights_folder, option, tmp_path / name)
+    arguments = ("--path", photos, "--model", weights_folder, option, tmp_path / name)
     assert main([*map(str, arguments)]) == 2
     stdout, stderr = capsys.readouterr()
     assert "Images Path is" not in stdout

@@ -63,7 +63,7 @@ def straight(tree: Path, weights_folder: Path, tmp_path_factory: pytest.TempPath
 
 
 def run(weights_folder: Path, *arguments: object) -> int:
-  options = ("--path", "photos", "--weights", weights_folder, *OPTIONS)
+  options = ("--path", "photos", "--model", weights_folder, *OPTIONS)
   return main([*map(str, options), *map(str, arguments)])
 
 
@@ -96,7 +96,7 @@ def start_two(weights_folder: Path, *arguments: object) -> list[subprocess.Popen
     "SLURM_NTASKS": "2",
     "JAX_COORDINATOR_PORT": str(port),
   }
-  options = ("--path", "photos", "--weights", weights_folder, *OPTIONS, "--multihost", *arguments)
+  options = ("--path", "photos", "--model", weights_folder, *OPTIONS, "--multihost", *arguments)
   return [
     subprocess.Popen(
       [sys.executable, "-m", "hvsjnd_jax.eval", *map(str, options)],
@@ -256,9 +256,9 @@ OTHER = {
   "seed": (("--seed", 1), "seed 0, not 1"),
   "metrics": (("--metrics", "psnr,gmsd"), r'metrics \["psnr"\], not \["psnr", "gmsd"\]'),
   "window": (("--window", "128x136"), r"window \[128, 128\], not \[128, 136\]"),
-  "weights": (("--weights", "default"), r'weights "\w{64}", not "\w{64}"'),
+  "weights": (("--model", "default"), r'weights "\w{64}", not "\w{64}"'),
   "resolution": (("--resolution", "native"), 'resolution "reference", not "native"'),
-  "attention": (("--attention", "feature"), 'attention "reconstruction", not "feature"'),
+  "attention": (("--attention-layer", "feature"), 'attention "reconstruction", not "feature"'),
   "dtype": (("--dtype", "bfloat16"), 'dtype "float32", not "bfloat16"'),
   "outputs": (
     ("--outputs", "sheet.png,jnd.npy"),
@@ -279,7 +279,7 @@ def test_other_settings_are_refused(
   assert run(weights_folder, *arguments) == 2
   advice = "give the same settings, or another file\n"
   assert re.fullmatch(
-    f"eval: out.jsonl: holds figures of {difference}; {advice}", capsys.readouterr().err
+    f"eval: out.jsonl: written with {difference}; {advice}", capsys.readouterr().err
   )
   assert Path("out.jsonl").read_bytes() == before
 
@@ -287,7 +287,7 @@ def test_other_settings_are_refused(
 def test_other_images_are_refused(
   finished: None, weights_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-  arguments = [*map(str, OPTIONS), "--weights", str(weights_folder)]
+  arguments = [*map(str, OPTIONS), "--model", str(weights_folder)]
   assert main(["--path", "photos/a", *arguments]) == 2
   assert capsys.readouterr().err == (
     "eval: out.jsonl: holds 12 images that are not among those given, such as photos/b/0/03.png; "
@@ -346,7 +346,7 @@ def dataset(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def run_on_dataset(weights_folder: Path, *arguments: str) -> int:
-  options = ("--tfds", "dataset", "--weights", weights_folder, *OPTIONS)
+  options = ("--tfds", "dataset", "--model", weights_folder, *OPTIONS)
   return main([*map(str, options), *arguments])
 
 

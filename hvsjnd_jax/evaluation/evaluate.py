@@ -1,0 +1,114 @@
+"""Evaluates one image: its maps, the noise scaled by them, and the scores of the result."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from hvsjnd_jax.estimator import inject
+from hvsjnd_jax.evaluation import scores
+from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
+from hvsjnd_jax.model import windows
+from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.priors import AttentionLayer
+from hvsjnd_jax.noise import draw_signs, find_scale
+from hvsjnd_jax.ops.types import Pixels
+
+LARGEST_LMBDA = float(np.finfo(np.float32).max)
+
+# Noise is added to so many rows at a time, so that no further array of the image's size is made.
+_ROWS_AT_ONCE = 64
+
+
+class Evaluation(NamedTuple):
+  """What the method makes of one image, on the host.
+
+  Attributes:
+    distorted: The image with its noise, in [0, 1], not rounded.
+    jnd: The JND map.
+    attention: The attention map.
+    lmbda: The scale of the noise.
+    scores: Those of the distorted image.
+  """
+
+  distorted: Float[np.ndarray, "h w 3"]
+  jnd: Float[np.ndarray, "h w 3"]
+  attention: Float[np.ndarray, "h w"]
+  lmbda: float
+  scores: ImageScores
+
+
+def evaluate(
+  model: JNDModel,
+  pixels: Pixels,
+  *,
+  lmbda: float | None,
+  psnr_db: float | None,
+  seed: int,
+  metrics: Sequence[str],
+  backbones: Backbones,
+  window: tuple[int, int],
+  resolution: Resolution,
+  attention_layer: AttentionLayer,
+) -> Evaluation:
+  """Estimates an image's JND map, adds noise scaled by it, and scores the result.
+
+  Args:
+    model: What `hvsjnd_jax.load` returned.
+    pixels: The image.
+    lmbda: The scale of the noise; None where `psnr_db` is given.
+    psnr_db: The PSNR for which a scale is searched, to 0.005 dB; None where `lmbda` is given.
+    seed: The seed of the noise's signs.
+    metrics: Names in `METRICS`.
+    backbones: What `scores.load_backbones` returned.
+    window: As `windows.analyze`.
+    resolution: As `estimate`.
+    attention_layer: As `estimate`.
+
+  Raises:
+    UnreachableError: If no scale gives the PSNR.
+  """
+  maps = windows.analyze(
+    model.hvs_sd,
+    model.generator,
+    pixels[None],
+    window=window,
+    resolution=resolution,
+    attention=attention_layer,
+  )
+  jnd, attention = maps.jnd[0], maps.attention[0, ..., 0]
+  del maps  # the other two take as much memory as the image, twice over
+  noise = _Noise(pixels, jnd, seed=seed)
+  if lmbda is None:
+    assert psnr_db is not None
+    lmbda = find_scale(noise.measure_error, jnd, psnr_db=psnr_db, largest=LARGEST_LMBDA)
+  distorted = noise.inject(lmbda)
+  measured = scores.measure(distorted, noise.image, metrics, backbones=backbones)
+  return Evaluation(distorted, jnd, attention, lmbda, measured)
+
+
+class _Noise:
+  """An image and the one distorted copy of it that every lmbda is tried in."""
+
+  def __init__(self, pixels: Pixels, jnd: Float[np.ndarray, "h w 3"], *, seed: int):
+    self._jnd, self._signs = jnd, draw_signs(pixels, seed=seed)
+    self.image, self._distorted = (np.empty(pixels.shape, np.float32) for _ in range(2))
+    for rows in self._split_rows():
+      self.image[rows] = pixels[rows].astype(np.float32) / 255
+
+  def inject(self, lmbda: float) -> Float[np.ndarray, "h w 3"]:
+    """Overwrites the copy with the noise of this scale, and returns it."""
+    for rows in self._split_rows():
+      images, jnd = self.image[None, rows], self._jnd[None, rows]
+      self._distorted[rows] = inject(images, jnd, self._signs[rows], lmbda=lmbda)[0]
+    return self._distorted
+
+  def measure_error(self, lmbda: float) -> float:
+    """Computes the mean squared error of the noise of this scale."""
+    return float(scores.measure_errors(self.inject(lmbda), self.image).mean())
+
+  def _split_rows(self) -> Iterator[slice]:
+    for start in range(0, len(self.image), _ROWS_AT_ONCE):
+      yield slice(start, start + _ROWS_AT_ONCE)
