@@ -102,7 +102,9 @@ def _run(args: argparse.Namespace) -> int:
 
   results = _compare_all(args, photographs, estimators)
   scores = results.scores
-  summaries = {case: comparison.summarize(scores[case], names[0]) for case in CASES}
+  summaries: dict[Case, Summary] = {
+    case: comparison.summarize(scores[case], names[0]) for case in CASES
+  }
   gains = comparison.gain_by_split(scores["channels"], scores["total"])
   too_small = tables.name_too_small(
     [next(iter(models.values())) for models in scores["channels"] if models]

@@ -19,7 +19,7 @@ from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.compare import main
 from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.estimator import estimate
-from hvsjnd_jax.evaluation import comparison, tables
+from hvsjnd_jax.evaluation import comparison, comparison_sheet, tables
 from hvsjnd_jax.evaluation.butteraugli_program import (
   ButteraugliError,
   butteraugli,
@@ -248,9 +248,11 @@ def test_crop_is_where_the_models_differ_most():
   strong = pixels.copy()
   strong[100:260, 200:360] += 8
   both = {"a": pixels + np.uint8(2), "b": strong + np.uint8(2)}
-  difference, rows, columns = comparison.find_difference(pixels, both)
+  difference, rows, columns = comparison_sheet.find_difference(pixels, both)
   assert (difference, rows, columns) == (pytest.approx(8), slice(100, 260), slice(200, 360))
-  difference, rows, columns = comparison.find_difference(pixels[:50, :70], {"a": strong[:50, :70]})
+  difference, rows, columns = comparison_sheet.find_difference(
+    pixels[:50, :70], {"a": strong[:50, :70]}
+  )
   assert (difference, rows, columns) == (0, slice(0, 50), slice(0, 70))
 
 

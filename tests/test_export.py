@@ -47,15 +47,14 @@ numpy.savez("jnd.npz", both=jnd, one=estimate(images[:1]))
 
 
 @pytest.mark.parametrize(
-  ("resolution", "attention_layer"),
-  [(None, None), ("reference", "feature")],
-  ids=["default", "options"],
+  ("resolution", "attention"), [(None, None), ("reference", "feature")], ids=["default", "options"]
 )
 def test_printed_lines_run_without_the_package(
   folder: Path, capsys: pytest.CaptureFixture[str], resolution: str | None, attention: str | None
 ):
   chosen: dict[str, Any] = {"resolution": resolution, "attention": attention}
-  options = [f"--{name}={value}" for name, value in chosen.items() if value]
+  options = [] if resolution is None else [f"--resolution={resolution}"]
+  options += [] if attention is None else [f"--attention-layer={attention}"]
   assert main([*SIZE, "--out", "jnd.bin", *options]) == 0
   told, _, lines = capsys.readouterr().out.partition("\n\n")
   assert re.match(r"jnd.bin: 7\.\d MB, .* of 19x26 images, for cpu, cuda, tpu[.]", told)

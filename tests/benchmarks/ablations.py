@@ -297,7 +297,7 @@ def _tabulate(
   columns = tables.list_columns(means, kind="score")
   rows = [["", *(" ".join(column.title[:-1]) for column in columns), "less visible"]]
   for name, figures in means.items():
-    cells = [column.form.format(figures[column.figure]) for column in columns]
+    cells = [column.form.format(figures[column.score]) for column in columns]
     wins = "" if name == _BASE or _BASE not in scores else _count_wins(scores[name], scores[_BASE])
     rows.append([name, *cells, wins])
   return align(rows)
