@@ -3,17 +3,17 @@
   python -m hvsjnd_jax.calibrate --path photos
   python -m hvsjnd_jax.calibrate --path photos --model W --lmbda 5,10 --json calibrated.json
 
-For each lmbda, the command prints the mean PSNR and other scores of the pictures that
-`eval --save` writes: the image plus lmbda times sign times map, clipped and rounded to 8 bits.
-Rounding removes noise of less than half a gray level, so that a small lmbda changes few pixels.
+For each lmbda the command prints the mean PSNR and other scores of the pictures that eval --save
+writes: the image plus lmbda times sign times map, clipped and rounded to 8 bits. Rounding
+removes noise of less than half a gray level, so that a small lmbda changes few pixels.
 
-Where the program butteraugli_main is on the PATH, it then prints the lmbda at which the noise
-becomes just noticeable: where Butteraugli's distance reaches 1, to 1 %, in the median image,
-with the quartiles. Butteraugli's maximum is that of the worst spot of an image, its 3-norm is
-over all pixels. An image whose noise never reaches the distance counts as one with the largest
-lmbda.
+Where the program butteraugli_main is on the PATH, the command then prints the lmbda at which the
+noise becomes just noticeable, where Butteraugli's distance reaches 1, to 1 %: that of the median
+image, and the quartiles. The maximum is the distance in the worst spot of an image, the 3-norm
+is over all pixels. An image whose noise never reaches the distance counts as one with the
+largest lmbda.
 
-A model is one that `compare` takes. The exit status is that of `compare`.
+A model is one that compare takes. The exit status is that of compare.
 """
 
 import argparse

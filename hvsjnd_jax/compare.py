@@ -4,24 +4,23 @@
   python -m hvsjnd_jax.compare --path photos --psnr 32.57 --models default,uniform,W \\
     --json compared.json --sheet compared.png
 
-A model is one of the shipped weights, "default" or "paper"; a folder of others; a map from the
-literature; or "masking", which the default weights start from, without networks. Each model's
-map is scaled until its noise, of the same random signs for all, clipped and rounded to 8 bits,
-has the PSNR given, to 0.005 dB. In the first table it has that in each of R, G and B, so that
-models differ only in the places where they put the noise. In the second it has that in the three
-together, so that a map's split among the channels counts, too; the last table tells what the
-split gains. Other tables tell on which share of the images the first model is the better one.
+A model is one of the shipped weights, "default" or "paper"; a folder of other weights; a map
+from the literature; or "masking", the threshold that the default weights refine, without
+networks. Each model's map is scaled until its noise, of the same random signs for all, clipped
+and rounded to 8 bits, has the PSNR given, to 0.005 dB. In the first table each of R, G and B has
+it, so that models differ only in where they put the noise; in the second the three together have
+it, so that a map's split among them counts, too. Below each, a table tells on which share of the
+images the first model is better than each other one. The last one tells what the split gains.
 Means are over the images that every model has.
 
 Butteraugli is measured by the program butteraugli_main, where it is on the PATH.
 
-The sheet holds, of the four images in which the models' noise differs most in strength, the
-crop where it does, and every model's copy of it, of the first table.
+The sheet shows crops of four images, where the models' noise differs most in strength, beside
+every model's copy, of the first table.
 
-The exit status is 0 when every model was scored on every image; 1 when a model or an image could
-not be, or an image was too small for a metric; 2 when the command could not start, or the
-results could not be written; 130 when it was interrupted; and 141 when the reader of its output
-left.
+Exit status: 0 when every model was scored on every image; 1 when one could not be, or an image
+was too small for a metric; 2 when the command could not start or write its results; 130 when
+interrupted; 141 when the reader of the output left.
 """
 
 import argparse

@@ -6,41 +6,39 @@
   python -m hvsjnd_jax.eval --path photos --psnr 32.57
   python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
 
-What a lmbda amounts to with the default weights, mean over Kodak's 24 photographs, in 8 bits:
+What a lmbda amounts to with the default weights, in 8-bit pictures, mean over Kodak:
 
   lmbda                        1     2     5    10    15    20
   PSNR, dB                  53.9  47.9  40.2  34.3  30.8  28.4
   Butteraugli, 3-norm       0.10  0.22  0.55  1.15  1.79  2.45
   Butteraugli, worst spot   0.29  0.53  1.31  2.72  4.11  5.53
 
-Butteraugli calls a distance of 1 just noticeable. In the median photograph, the worst spot
-reaches it at lmbda 4.0, and the 3-norm, which is over all pixels, at 8.8. For other weights or
-photographs: python -m hvsjnd_jax.calibrate.
+Butteraugli calls a distance of 1 just noticeable. In the median image the worst spot reaches it
+at lmbda 4.0, the 3-norm, which is over all pixels, at 8.8. For other weights or photographs:
+python -m hvsjnd_jax.calibrate.
 
-With --psnr each image gets a lmbda of its own, at which the total PSNR that is reported, that of
-the clipped and not yet rounded result, is the one given, to 0.005 dB. Where no lmbda does that,
-because the map is zero or too many values are clipped, the image is named and left out.
+PSNR is that of the clipped and not yet rounded result. --psnr is met to 0.005 dB, by a lmbda for
+each image; an image that no lmbda takes there, as its map is zero or too much is clipped, is
+named and left out.
 
 The signs of the noise depend on the seed and the image's content alone. An image given twice is
 evaluated once. A --save folder inside a --path folder is not searched for images.
 
-With --jsonl FILE, a run that was stopped or killed goes on when the same command is given again.
-Images that have a line with scores in FILE are skipped, and count in the means; those with an
-error are tried again. An image's line is written after its pictures. FILE is refused if it was
-written with other settings, or holds images that are not among those given. With --multihost
-the processes share the images, each writes its lines beside FILE, and at the end FILE is what a
-single process would have written, byte for byte.
+With --jsonl FILE, a run that was stopped or killed goes on when the same command is given again:
+images that have scores in FILE are skipped, and count in the means; errors are tried again. An
+image's line is written after its pictures. FILE is refused if it was written with other settings
+or holds other images. With --multihost each process writes its lines beside FILE, and at the end
+FILE is, byte for byte, what a single process would have written.
 
-Images are computed through windows of one size, which is chosen for all of them together, so
-that a folder of many sizes compiles once, and memory does not grow with the image but for a few
-copies of it. Another window changes the maps by float32 rounding. Metrics other than PSNR see
-images whole, and compile for each size. Compiled code is kept in ~/.cache/hvsjnd_jax
-(JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps none).
+Images are computed through windows of one size, chosen for all of them, so that a folder of many
+sizes compiles once, and large images take little more memory than a few copies of them. Another
+window changes the maps by float32 rounding. Metrics other than PSNR see images whole, and
+compile for each size. Compiled code is kept in ~/.cache/hvsjnd_jax; to keep it elsewhere, set
+JAX_COMPILATION_CACHE_DIR; to keep none, JAX_ENABLE_COMPILATION_CACHE=false.
 
-The exit status is 0 when every image was evaluated; 1 when an image could not be, or was too
-small for a metric, which is then left out of that metric's mean; 2 when the command could not
-start, or the results could not be written; 130 when it was interrupted; and 141 when the reader
-of its output left.
+Exit status: 0 when every image was evaluated; 1 when one could not be, or was too small for a
+metric, whose mean leaves it out; 2 when the command could not start or write its results; 130
+when interrupted; 141 when the reader of the output left.
 """
 
 import argparse

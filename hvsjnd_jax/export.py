@@ -15,8 +15,8 @@ TPUs multiply in fewer bits than float32 has, unless JAX_DEFAULT_MATMUL_PRECISIO
 when the file was written. The weights of a training run, for eval and load, are written by
 python -m hvsjnd_jax.train export.
 
-The exit status is 0 when the file is written, 2 when something is wrong, 130 when interrupted,
-and 141 when the reader of its output left.
+Exit status: 0 when the file is written; 2 when something is wrong; 130 when interrupted; 141
+when the reader of the output left.
 """
 
 import argparse

@@ -1,0 +1,107 @@
+"""What all commands share: how they end, and what they say of themselves."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import jax
+import pytest
+
+import hvsjnd_jax
+from hvsjnd_jax import __main__
+from hvsjnd_jax.cli import command
+from hvsjnd_jax.cli.command import UsageError, run_command
+from hvsjnd_jax.ops.errors import HVSJNDError
+
+
+class PreemptedError(HVSJNDError):
+  status = 143
+
+
+def fail(error: BaseException) -> Callable[[], int]:
+  def run() -> int:
+    raise error
+
+  return run
+
+
+ENDS: dict[str, tuple[BaseException, int, str]] = {
+  "usage": (UsageError("--path x: no such file"), 2, "eval: --path x: no such file\n"),
+  "another of ours": (HVSJNDError("damaged"), 2, "eval: damaged\n"),
+  "with a status": (PreemptedError("saved at step 7"), 143, "eval: saved at step 7\n"),
+  "interrupted": (KeyboardInterrupt(), 130, "eval: interrupted; go on\n"),
+  "reader left": (BrokenPipeError(32, "Broken pipe"), 141, ""),
+  "full disk": (OSError(28, "No space left"), 2, "eval: [Errno 28] No space left\n"),
+}
+
+
+@pytest.mark.parametrize(("error", "status", "line"), ENDS.values(), ids=ENDS)
+def test_error_is_one_line_and_a_status(
+  capsys: pytest.CaptureFixture[str], error: BaseException, status: int, line: str
+):
+  assert run_command("eval", fail(error), interrupted="interrupted; go on") == status
+  assert capsys.readouterr() == ("", line)
+  print("stdout still works")
+  assert capsys.readouterr().out == "stdout still works\n"
+
+
+def test_status_is_what_the_command_says():
+  assert run_command("eval", lambda: 1) == 1
+
+
+def test_mistake_of_ours_is_a_traceback():
+  with pytest.raises(ZeroDivisionError):
+    run_command("eval", fail(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(("error", "status", "_"), ENDS.values(), ids=ENDS)
+def test_process_of_many_leaves_at_once_but_for_preemption(
+  monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, _: str
+):
+  """All processes are preempted together, and so end in order."""
+  left: list[int] = []
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(command.os, "_exit", left.append)
+  assert run_command("eval", fail(error)) == status
+  assert left == ([] if status == 143 else [status])
+
+
+def test_no_device_is_asked_for_where_a_process_is_alone(monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.setattr(jax, "process_count", lambda: pytest.fail("starts the devices"))
+  assert run_command("data", fail(UsageError("no images"))) == 2
+
+
+@pytest.mark.parametrize("name", ["eval", "compare", "calibrate", "export"])
+def test_version_and_whole_names_of_options(name: str, capsys: pytest.CaptureFixture[str]):
+  main = importlib.import_module(f"hvsjnd_jax.{name}").main
+  with pytest.raises(SystemExit, match="0"):
+    main(["--version"])
+  assert capsys.readouterr().out == f"hvsjnd_jax {hvsjnd_jax.__version__}\n"
+  with pytest.raises(SystemExit, match="2"):
+    main(["--mod", "default"])
+
+
+def test_commands_are_listed(capsys: pytest.CaptureFixture[str]):
+  assert __main__.main([]) == 0
+  listed = re.findall(r"^  python -m (hvsjnd_jax\.\w+)  +\S", capsys.readouterr().out, re.MULTILINE)
+  assert len(listed) == len(__main__.COMMANDS)
+  for name in listed:
+    module = name if name != "hvsjnd_jax.data" else f"{name}.__main__"
+    assert callable(importlib.import_module(module).main)
+  with pytest.raises(SystemExit, match="2"):
+    __main__.main(["eval"])
+  assert "run python -m hvsjnd_jax.NAME" in capsys.readouterr().err
+
+
+def test_ending_is_light():
+  """What every command imports takes neither Grain nor Orbax nor TFDS."""
+  code = (
+    "import sys, hvsjnd_jax.__main__, hvsjnd_jax.cli.command\n"
+    "print([n for n in ('grain', 'orbax', 'tensorflow_datasets', 'tqdm') if n in sys.modules])"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+  assert done.stdout == "[]\n", done.stderr
