@@ -12,7 +12,7 @@ from hvsjnd_jax import calibrate as command
 from hvsjnd_jax.calibrate import main
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.estimator import inject
-from hvsjnd_jax.evaluation.calibration import calibrate, find_lmbda
+from hvsjnd_jax.evaluation.calibration import calibrate
 from hvsjnd_jax.noise import draw_signs
 from hvsjnd_jax.ops.types import Pixels
 
@@ -39,23 +39,6 @@ def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
   monkeypatch.setattr("hvsjnd_jax.evaluation.comparison.butteraugli", measure)
   monkeypatch.setattr(command, "find_butteraugli", lambda: "there")
   return asked
-
-
-@pytest.mark.parametrize("wanted", [0.003, 1, 7, 1000])
-def test_lmbda_is_found_to_a_percent(wanted: float):
-  found = find_lmbda(lambda lmbda: (lmbda / wanted) ** 1.5, distance=1)
-  assert found is not None
-  assert wanted <= found <= 1.01 * wanted
-
-
-def test_lmbda_that_does_nothing_is_none():
-  assert find_lmbda(lambda lmbda: 0.9, distance=1) is None
-
-
-def test_lmbda_of_noise_that_comes_in_jumps():
-  """As rounding makes it: the least lmbda that reaches the value."""
-  found = find_lmbda(lambda lmbda: math.floor(lmbda + 0.5), distance=4)
-  assert found == pytest.approx(3.5, rel=0.01)
 
 
 @pytest.mark.usefixtures("distances")

@@ -103,5 +103,7 @@ def test_ending_is_light():
     "import sys, hvsjnd_jax.__main__, hvsjnd_jax.cli.command\n"
     "print([n for n in ('grain', 'orbax', 'tensorflow_datasets', 'tqdm') if n in sys.modules])"
   )
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
+  )
   assert done.stdout == "[]\n", done.stderr

@@ -125,7 +125,7 @@ def read_lines(file: str = "out.jsonl") -> list[dict[str, Any]]:
 
 
 def read_done(file: str) -> set[str]:
-  """The images that have a whole line with figures, in a file that may be torn."""
+  """The images that have a whole line with scores, in a file that may be torn."""
   done = re.findall(r'^{"path": "(.*?)", "height".*}$', Path(file).read_text(), re.MULTILINE)
   assert len(done) == len(set(done))
   return set(done)
@@ -145,7 +145,7 @@ def assert_as_straight(straight: Path) -> None:
   assert not list(Path().glob("out.jsonl.*"))
 
 
-def test_line_holds_an_image_s_figures(straight: Path):
+def test_line_holds_an_image_s_scores(straight: Path):
   settings, *records = read_lines(str(straight / "out.jsonl"))
   assert settings["settings"]["window"] == [128, 128]
   report = json.loads((straight / "out.json").read_text())
@@ -220,7 +220,7 @@ def test_file_that_was_mended_is_tried_again(
   assert len(after) == len(before)
 
 
-def test_error_beside_figures_does_not_count(
+def test_error_beside_scores_does_not_count(
   straight: Path, finished: None, weights_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
   """As where the process that failed on the image left a part, and another one went on."""
@@ -350,7 +350,7 @@ def run_on_dataset(weights_folder: Path, *arguments: str) -> int:
   return main([*map(str, options), *arguments])
 
 
-def test_dataset_has_its_folder_s_figures(
+def test_dataset_has_its_folder_s_scores(
   straight: Path, dataset: Path, weights_folder: Path, capfd: pytest.CaptureFixture[str]
 ):
   assert run_on_dataset(weights_folder) == 0
@@ -394,19 +394,3 @@ def test_folder_that_is_no_dataset(
   Path("dataset").mkdir()
   assert run_on_dataset(weights_folder) == 2
   assert re.fullmatch("eval: dataset 'dataset', split 'train': .*\n", capsys.readouterr().err)
-
-
-WRONG = {
-  "--multihost": "--multihost needs --jsonl FILE, in a folder that all processes see",
-  "--outputs jnd.npy": "--outputs needs --save DIR",
-  "--json x --jsonl x": "--json and --jsonl need a file each",
-  "--save out --outputs jnd.npy,x": "argument --outputs: unknown output 'x'; known: ",
-  "--path photos --tfds dataset": "argument --tfds: not allowed with argument --path",
-}
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_options_that_do_not_fit(capsys: pytest.CaptureFixture[str], line: str):
-  with pytest.raises(SystemExit, match="2"):
-    main(line.split())
-  assert WRONG[line] in capsys.readouterr().err

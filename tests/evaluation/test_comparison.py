@@ -1,0 +1,62 @@
+"""Comparisons of models: scores, means, wins and gains."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hvsjnd_jax.evaluation import comparison
+from hvsjnd_jax.evaluation.scores import ImageScores
+from hvsjnd_jax.metrics import gmsd
+from tests.support.comparisons import add, jnd, pixels
+
+__all__ = ["jnd", "pixels"]  # fixtures
+
+
+def scores(*, ssim: float | None = 0.5, gmsd: float | None = 0.1) -> ImageScores:
+  return {"ssim": ssim, "gmsd": gmsd}
+
+
+def test_means_are_over_the_images_that_every_model_has():
+  images = [
+    {"a": scores(ssim=0.2), "b": scores(ssim=0.4)},
+    {"a": scores(ssim=0.9)},  # b failed
+    {"a": scores(ssim=0.4), "b": scores(ssim=0.5, gmsd=0.3)},
+  ]
+  mean = comparison.average(images)
+  assert mean["a"] == pytest.approx({"ssim": 0.3, "gmsd": 0.1})
+  assert mean["b"] == pytest.approx({"ssim": 0.45, "gmsd": 0.2})
+  assert comparison.average([]) == {}
+  assert comparison.average([{"a": scores()}, {"b": scores()}]) == {}
+
+
+def test_share_of_images_on_which_the_first_is_better():
+  images = [
+    {"a": scores(ssim=0.5, gmsd=0.1), "b": scores(ssim=0.4, gmsd=0.2)},
+    {"a": scores(ssim=0.5, gmsd=0.3), "b": scores(ssim=0.5, gmsd=0.2)},  # a tie is no win
+    {"b": scores()},
+    {"a": scores(ssim=None, gmsd=0.1), "b": scores(ssim=None, gmsd=0.2)},
+  ]
+  wins = comparison.count_wins(images, "a")
+  assert wins == {"b": pytest.approx({"ssim": 1 / 2, "gmsd": 2 / 3})}
+
+
+def test_gain_is_positive_where_the_split_is_better():
+  channels = [{"a": scores(ssim=0.5, gmsd=0.3), "b": scores()}]
+  total = [{"a": scores(ssim=0.4, gmsd=0.1)}]
+  gains = comparison.gain_by_split(channels, total)
+  assert gains == {"a": pytest.approx({"ssim": -0.1, "gmsd": 0.2})}
+
+
+def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
+  noisy = add(pixels, jnd, 30).pixels
+  measured = comparison.score(noisy, pixels, program=None)
+  pair = (jnp.asarray(image[None], jnp.float32) / 255 for image in (noisy, pixels))
+  assert measured["gmsd"] == pytest.approx(float(gmsd(*pair)[0]), rel=1e-5)
+  assert not [name for name in measured if "butteraugli" in name]
+
+
+def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
+  models = {"a": lambda _: jnd, "b": lambda _: jnd[::-1]}
+  noisy = comparison.compare(pixels, models, psnr_db=25, seed=0, program=None).noisy
+  change = {name: copy.astype(int) - pixels for name, copy in noisy.items()}
+  assert (change["a"] * change["b"] >= 0).all()
