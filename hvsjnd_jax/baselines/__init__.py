@@ -23,13 +23,8 @@ from typing import NamedTuple
 
 from hvsjnd_jax.baselines._common import SMALLEST_PX
 from hvsjnd_jax.baselines.jiang_2022 import jiang_2022
-from hvsjnd_jax.baselines.spatial import (
-  chou_li_1995,
-  contrast_heuristic,
-  uniform,
-  wu_2017,
-  yang_2005,
-)
+from hvsjnd_jax.baselines.spatial import chou_li_1995, contrast_heuristic, uniform, yang_2005
+from hvsjnd_jax.baselines.wu_2017 import wu_2017
 from hvsjnd_jax.ops.types import RGBImages, RGBImagesLike
 
 __all__ = [
