@@ -92,10 +92,7 @@ def fsim(
     expected = "3 channels" if chroma else "3 channels or 1"
     raise ValueError(f"fsim: expected {expected}, got {channels}")
   images = 255 * jnp.concatenate([distorted, reference])
-  if channels == 1:
-    planes = [images[..., 0]]
-  else:
-    planes = [mix_channels(images, row) for row in YIQ]
+  planes = [images[..., 0]] if channels == 1 else [mix_channels(images, row) for row in YIQ]
   luma, *colours = (downsample_to_256(plane) for plane in planes)
 
   congruency = _halve(_phase_congruency(luma, floor=gradient_floor))
