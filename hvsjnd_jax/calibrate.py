@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.cli.options import add_photographs, check_models
 from hvsjnd_jax.cli.outputs import check_output, write_json
@@ -99,6 +100,7 @@ def _parse_lmbdas(text: str) -> list[float]:
 
 
 def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
   check_models("--model", [args.model])
   files = find_photographs(args.path)
   window = plan_window(files)

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.cli.options import add_photographs, check_models, parse_psnr
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
@@ -76,6 +77,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
   check_models("--models", names)
   files = find_photographs(args.path)

@@ -60,6 +60,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
 from hvsjnd_jax.cli.jsonl import Record, RecordWriter, Settings, begin, gather
 from hvsjnd_jax.cli.options import add_photographs, add_weights, parse_psnr
@@ -209,6 +210,7 @@ def _window(text: str) -> tuple[int, int]:
 
 
 def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
   if args.multihost:
     join_processes()
   try:

@@ -31,6 +31,7 @@ from jax.export import export as export_function
 from jaxtyping import Array
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
 from hvsjnd_jax.cli.options import add_weights
 from hvsjnd_jax.cli.outputs import check_output, writing
@@ -132,6 +133,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
   size = args.height, args.width
   platforms = tuple(dict.fromkeys(name.strip() for name in args.platforms.split(",")))
   try:

@@ -35,6 +35,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 import hvsjnd_jax
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
 from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
@@ -164,6 +165,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
   program = find_butteraugli()
   if program is None:
     raise UsageError(ADVICE)

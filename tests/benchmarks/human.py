@@ -39,6 +39,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hvsjnd_jax.baselines import BASELINES
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.cli.command import UsageError, run_command
 from hvsjnd_jax.cli.photographs import plan_window
 from hvsjnd_jax.data.images import ImageError, read_image
@@ -103,6 +104,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
   studies = [read_noise_study(args.data), read_jpeg_study(args.data)]
   window = plan_window([file for study in studies for file in study.files])
   models = {name: load_model(name, window) for name in (args.weights, *BASELINES)}

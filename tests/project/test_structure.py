@@ -21,7 +21,7 @@ PAGES = [
 
 # From the top down: a room imports only rooms that stand below its own line.
 FLOORS = (
-  ("eval", "compare", "calibrate", "train", "export"),
+  ("eval", "compare", "calibrate", "train", "export", "__main__"),
   ("cli",),
   ("training", "evaluation"),
   ("weights",),
@@ -33,7 +33,12 @@ FLOORS = (
 
 
 def room_of(file: Path) -> str:
-  """The folder of the package that a file stands in, or the file's own name."""
+  """The folder of the package that a file stands in, or the file's own name.
+
+  A `__main__` is a command, also that of a folder: `python -m hvsjnd_jax.data`.
+  """
+  if file.name == "__main__.py":
+    return "__main__"
   return file.relative_to(ROOT / "hvsjnd_jax").parts[0].removesuffix(".py")
 
 
