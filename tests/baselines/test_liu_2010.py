@@ -49,6 +49,6 @@ def test_edges_stay_and_texture_goes():
   step = np.zeros((32, 32), np.float32)
   step[:, 16:] = 100
   dots = np.full((32, 32), 100, np.float32)
-  dots[1::3, 1::3] = 140
+  dots[1::4, 1::4] = 140
   u = np.asarray(jax.jit(_find_structure)(jnp.asarray(np.stack([step, dots]))))
   np.testing.assert_allclose(u, [step, np.full((32, 32), 100)], rtol=0, atol=SPLIT)
