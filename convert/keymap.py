@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts to ours, in pure NumPy: one rule a line, with its reason."""
+"""Maps PyTorch's names and layouts to ours, in pure NumPy: one rule a line, with its reason."""
 
 import itertools
 from collections.abc import Mapping
@@ -46,8 +46,8 @@ def _vgg16() -> dict[str, tuple[str, tuple[int, ...]]]:
       table[f"features.{place}.weight"] = f"blocks.{i}.{j}.kernel", (width, inputs, 3, 3)
       table[f"features.{place}.bias"] = f"blocks.{i}.{j}.bias", (width,)
       inputs = width
-      place += 2  # a ReLU, counted there, follows every convolution
-    place += 1  # and a max pooling every block
+      place += 2  # every convolution is followed by a ReLU, which counts
+    place += 1  # and every block by a max pooling
   return table
 
 
@@ -81,17 +81,17 @@ def _classifier() -> dict[str, tuple[str, tuple[int, ...]]]:
   return table
 
 
-# For each network, PyTorch's key: our path within the network, and PyTorch's shape.
+# For each network, from PyTorch's key to our path within the network and PyTorch's shape.
 PARAMETERS = {"hvs_sd": _hvs_sd(), "generator": _generator()}
-# The same for the networks that quality is measured with, in torchvision's names.
+# The same for the networks that metrics need, by torchvision's keys.
 BACKBONES = {"vgg16": _vgg16(), "classifier": _classifier()}
 _TABLES = PARAMETERS | BACKBONES
 
-# Keys that may be there and are not needed.
+# Keys that may be present and are not needed.
 _LEFT_OUT: dict[str, frozenset[str]] = {
-  # What follows the convolutions, to tell ImageNet's classes.
+  # The layers after the convolutions, which tell ImageNet's classes apart.
   "vgg16": frozenset(f"classifier.{i}.{leaf}" for i in (0, 3, 6) for leaf in ("weight", "bias")),
-  # How many batches made a running mean.
+  # The number of batches behind a running mean.
   "classifier": frozenset(
     key.replace("running_mean", "num_batches_tracked") for key in BACKBONES["classifier"]
   )
@@ -100,15 +100,16 @@ _LEFT_OUT: dict[str, frozenset[str]] = {
 
 
 def relayout(array: np.ndarray, path: str) -> np.ndarray:
-  """Our layout of a PyTorch parameter, contiguous; `path` is our name of it."""
+  """Returns a PyTorch parameter in our layout, contiguous; `path` is our name for it."""
   if array.ndim == 4 and array.shape[0] == 1:
-    array = array.reshape(-1)  # the bit estimator's (1, N, 1, 1): one value a channel
+    array = array.reshape(-1)  # the bit estimator's (1, N, 1, 1) hold one value a channel
   elif array.ndim == 4:
-    # Convolution: OIHW to HWIO. A transposed convolution is stored (in, out, h, w), which
-    # is OIHW of the convolution that it transposes, and so is our kernel: the same rule.
+    # A convolution goes from OIHW to HWIO. A transposed convolution is stored as (in, out, h, w),
+    # which is OIHW of the convolution that it transposes. Our kernel is that one's too, so the
+    # same rule holds.
     array = array.transpose(2, 3, 1, 0)
   elif array.ndim == 2 and path.endswith(".kernel"):
-    array = array.T  # a dense layer: (out, in) to (in, out); GDN's gamma stays
+    array = array.T  # a dense layer goes from (out, in) to (in, out); GDN's gamma stays
   return np.ascontiguousarray(array)
 
 
@@ -120,9 +121,9 @@ def convert(network: str, state: Mapping[str, Any]) -> tuple[dict[str, np.ndarra
     state: Arrays by PyTorch key, with or without DataParallel's "module." prefix.
 
   Returns:
-    Arrays by our dotted path, network included; and the faults: one line for every key
-    that is unknown, missing, given twice, of another shape, or not float32 and finite.
-    Left out without a fault: VGG16's "classifier.*", and "num_batches_tracked".
+    The arrays by our dotted path, which starts with the network; and the faults, one line for
+    every key that is unknown, missing, given twice, of another shape, or not float32 and finite.
+    VGG16's "classifier.*" and "num_batches_tracked" are left out without a fault.
   """
   table, left_out = _TABLES[network], _LEFT_OUT.get(network, frozenset())
   arrays = {}

@@ -23,13 +23,10 @@ from typing import NamedTuple
 
 from hvsjnd_jax.baselines._common import SMALLEST_PX
 from hvsjnd_jax.baselines.jiang_2022 import jiang_2022
-from hvsjnd_jax.baselines.spatial import (
-  chou_li_1995,
-  contrast_heuristic,
-  uniform,
-  wu_2017,
-  yang_2005,
-)
+from hvsjnd_jax.baselines.liu_2010 import liu_2010
+from hvsjnd_jax.baselines.spatial import chou_li_1995, contrast_heuristic, uniform, yang_2005
+from hvsjnd_jax.baselines.wu_2013 import wu_2013
+from hvsjnd_jax.baselines.wu_2017 import wu_2017
 from hvsjnd_jax.ops.types import RGBImages, RGBImagesLike
 
 __all__ = [
@@ -39,7 +36,9 @@ __all__ = [
   "chou_li_1995",
   "contrast_heuristic",
   "jiang_2022",
+  "liu_2010",
   "uniform",
+  "wu_2013",
   "wu_2017",
   "yang_2005",
 ]
@@ -67,6 +66,8 @@ BASELINES: dict[str, Baseline] = {
   "uniform": Baseline(uniform, "Uniform", None),
   "chou_li_1995": Baseline(chou_li_1995, "Chou & Li", 1995),
   "yang_2005": Baseline(yang_2005, "Yang et al. (NAMM)", 2005),
+  "liu_2010": Baseline(liu_2010, "Liu et al. (total variation)", 2010),
+  "wu_2013": Baseline(wu_2013, "Wu et al. (free energy)", 2013),
   "wu_2017": Baseline(wu_2017, "Wu et al. (pattern complexity)", 2017),
   "contrast_heuristic": Baseline(contrast_heuristic, "Contrast heuristic", 2023),
   "jiang_2022": Baseline(jiang_2022, "Jiang et al. (KLT)", 2022),

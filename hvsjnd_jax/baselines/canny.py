@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.ops.filters import SOBEL, Masks, correlate, smooth, transpose
+from hvsjnd_jax.ops import filters
+from hvsjnd_jax.ops.filters import Masks
 from hvsjnd_jax.ops.types import Planes
 
 # Canny's blur: MATLAB's default deviation, its window ending at 4 deviations.
@@ -20,7 +21,7 @@ _RADIUS_PX = 6
 _LOW_RATIO = 0.4
 
 # What a float32 blur of 0..255 leaves of a flat image is far below; an edge is far above.
-_FLAT = 1e-2
+_FLAT = 2.5e-3
 
 
 def canny(planes: Planes, high: float | Float[Array, " n"]) -> Masks:
@@ -43,8 +44,8 @@ def canny(planes: Planes, high: float | Float[Array, " n"]) -> Masks:
   Source: Canny, "A computational approach to edge detection", 1986. Deviation from MATLAB,
   which differentiates a sampled Gaussian: Sobel's windows, as scikit-image.
   """
-  blurred = smooth(planes, radius_px=_RADIUS_PX, sigma_px=_SIGMA_PX)
-  x, y = correlate(blurred, SOBEL), correlate(blurred, transpose(SOBEL))
+  blurred = filters.smooth(planes, filters.gaussian(_RADIUS_PX, _SIGMA_PX))
+  x, y = filters.gradient(blurred, filters.SOBEL)
   magnitude = jnp.sqrt(x**2 + y**2)
   peak = magnitude.max(axis=(1, 2), keepdims=True)
   high = jnp.broadcast_to(jnp.asarray(high, planes.dtype), len(planes))[:, None, None] * peak

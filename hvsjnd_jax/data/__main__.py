@@ -1,12 +1,11 @@
-"""Training data: photographs, cut into an endless stream of random crops.
-
-Photographs come from a folder of images, or from a dataset of TensorFlow Datasets, read
-through array_record: TensorFlow itself is not needed. Crops are uint8 [crop, crop, 3], RGB:
-a quarter of the bytes of float32.
+"""Turn a folder of photographs into a TensorFlow dataset (array_record).
 
   python -m hvsjnd_jax.data build --images PHOTOS --out DIR
 
-turns a folder into such a dataset, which trains as --config.data.tfds=DIR.
+The dataset trains as --config.data.tfds=DIR. Neither writing nor reading it needs TensorFlow.
+
+The exit status is 0 when all photographs were written, 1 when some could not be read, 2 when no
+dataset was written, and 130 when the command was interrupted.
 """
 
 import argparse
@@ -14,40 +13,39 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.data.sources import DataError, PhotoFolder
 from hvsjnd_jax.data.tfds_writer import build_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command: 0 when all files were taken, 1 when some, 2 when none, 130 when interrupted."""
-  parser = argparse.ArgumentParser(
-    prog="python -m hvsjnd_jax.data",
-    description="Turn a folder of photographs into a TensorFlow dataset (array_record).",
-  )
+  """Runs the command and returns its exit status."""
+  args = _parse(argv)
+  return run_command("data", lambda: _build(args.images, args.out))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = make_parser("data", __doc__)
   parser.add_argument("action", choices=("build",))
   parser.add_argument(
-    "--images", type=Path, required=True, metavar="DIR", help="the photographs; walked"
+    "--images", type=Path, required=True, metavar="DIR", help="folder of photographs; walked"
   )
   parser.add_argument(
-    "--out", type=Path, required=True, metavar="DIR", help="what --config.data.tfds takes"
+    "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
   )
-  args = parser.parse_args(argv)
-  try:
-    if args.out.exists():
-      raise DataError(f"{args.out}: exists already; choose another")
-    paths = PhotoFolder(args.images).paths
-    errors = build_dataset(paths, root=args.images, out=args.out)
-    for path, reason in errors:
-      print(f"data: {path}: {reason}", file=sys.stderr)
-    if len(errors) == len(paths):
-      raise DataError(f"no image under {args.images} can be read")
-  except (DataError, OSError) as error:
-    print(f"data: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("data: interrupted", file=sys.stderr)
-    return 130
-  print(f"{args.out}: {len(paths) - len(errors)} photographs written")
+  return parser.parse_args(argv)
+
+
+def _build(images: Path, out: Path) -> int:
+  if out.exists():
+    raise DataError(f"{out}: exists already; choose another")
+  paths = PhotoFolder(images).paths
+  errors = build_dataset(paths, root=images, out=out)
+  for path, reason in errors:
+    print(f"data: {path}: {reason}", file=sys.stderr)
+  if len(errors) == len(paths):
+    raise DataError(f"no image under {images} can be read")
+  print(f"{out}: {len(paths) - len(errors)} photographs written")
   return 1 if errors else 0
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-  """Where to write what shall stand at `path`: it gets there when all of it is written.
+  """Gives a temporary path to write to, and moves the file to `path` once it is complete.
 
-  The target of a link is replaced, not the link; a device, such as /dev/stdout, is written to.
+  A link is followed, and its target replaced. A device, such as /dev/stdout, is written to
+  directly.
   """
   if path.exists() and not path.is_file():
     yield path

@@ -1,12 +1,6 @@
-"""Training data: photographs, cut into an endless stream of random crops.
+"""Sources of training photographs: a folder, a TensorFlow dataset, or pictures drawn at random.
 
-Photographs come from a folder of images, or from a dataset of TensorFlow Datasets, read
-through array_record: TensorFlow itself is not needed. Crops are uint8 [crop, crop, 3], RGB:
-a quarter of the bytes of float32.
-
-  python -m hvsjnd_jax.data build --images PHOTOS --out DIR
-
-turns a folder into such a dataset, which trains as --config.data.tfds=DIR.
+A TensorFlow dataset is read through array_record, without TensorFlow itself.
 """
 
 import hashlib
@@ -25,7 +19,7 @@ from hvsjnd_jax.ops.types import Pixels
 
 
 class DataError(HVSJNDError):
-  """Photographs that cannot be found or read; the message says which and why."""
+  """Photographs cannot be found or read. The message says which, and why."""
 
 
 class PhotoSource(Protocol):
@@ -34,11 +28,11 @@ class PhotoSource(Protocol):
   def __len__(self) -> int: ...
   def __getitem__(self, index: int) -> Pixels: ...
   def name(self, index: int) -> str:
-    """What a reader would look for to find the photograph."""
+    """Names the photograph for someone who wants to find it."""
     ...
 
   def fingerprint(self) -> str:
-    """Equal for the same photographs in the same order, wherever they lie."""
+    """Identifies the photographs and their order, wherever they are stored."""
     ...
 
 
@@ -46,10 +40,10 @@ class PhotoFolder:
   """The photographs under a folder, by index.
 
   Args:
-    folder: Walked recursively.
+    folder: The folder, which is walked recursively.
 
   Raises:
-    DataError: If there is none; when one is asked for, if it cannot be read.
+    DataError: If there are no photographs; on indexing, if one cannot be read.
   """
 
   def __init__(self, folder: Path):
@@ -84,10 +78,11 @@ class PhotoDataset:
 
   Args:
     name: The dataset's name, or the folder that it was prepared in.
-    split: Such as "train" or "train[:90%]".
+    split: The split, such as "train" or "train[:90%]".
 
   Raises:
-    DataError: If there is no such dataset or split, or it holds no RGB images.
+    DataError: If there is no such dataset or split, or if it has no RGB images; on indexing, if
+      one cannot be read.
   """
 
   def __init__(self, name: str, split: str):
@@ -100,7 +95,7 @@ class PhotoDataset:
       self._encoded = builder.as_data_source(split, decoders=encoded)
       self._name = f"{name}, {split}"
       self._version = f"{builder.info.full_name}, {split}"
-    except Exception as error:  # TFDS raises many kinds, and explains at length
+    except Exception as error:  # TFDS raises many kinds of errors, with pages of explanation
       reason = str(error).strip().partition("\n")[0]
       raise DataError(f"dataset {name!r}, split {split!r}: {reason}") from None
     features: Any = builder.info.features
@@ -117,21 +112,21 @@ class PhotoDataset:
       raise DataError(f"{self.name(index)}: {error}") from None
 
   def read(self, index: int) -> Pixels:
-    """An image; raises ImageError where it cannot be read."""
+    """Reads an image; raises ImageError if that fails."""
     try:
       example: Any = self._source[index]
-    except Exception as error:  # a damaged record raises many kinds
+    except Exception as error:  # a damaged record raises many kinds of errors
       reason = str(error).strip().partition("\n")[0]
       raise ImageError(f"cannot be read: {reason}") from None
     return example["image"]
 
   def read_size(self, index: int) -> tuple[int, int] | None:
-    """Height and width, by the head of the encoded image; None if it cannot be read."""
+    """Reads height and width from the encoded image's header; None if it cannot be read."""
     try:
       example: Any = self._encoded[index]
       with Image.open(io.BytesIO(example["image"])) as opened:
         return opened.height, opened.width
-    except Exception:  # reading the image will say which
+    except Exception:  # `read` will give the reason
       return None
 
   def name(self, index: int) -> str:
@@ -142,13 +137,13 @@ class PhotoDataset:
 
 
 class SyntheticPhotos:
-  """Pictures drawn at random, by index: discs of all sizes, and grain.
+  """Pictures of random discs and grain, by index.
 
-  They look like nothing, but have edges, flat parts and texture: enough to try the
-  trainer out where there are no photographs.
+  They have edges, flat areas and texture, which is enough to try the trainer without
+  photographs.
 
   Args:
-    count: How many.
+    count: The number of pictures.
   """
 
   _SIDE_PX = 256
@@ -179,10 +174,10 @@ class SyntheticPhotos:
 
 
 def open_photos(config: DataConfig) -> PhotoSource:
-  """The source that the config names.
+  """Opens the source that the config names.
 
   Raises:
-    DataError: If it holds no photographs.
+    DataError: If it has no photographs.
   """
   if config.tfds:
     return PhotoDataset(config.tfds, config.tfds_split)

@@ -1,4 +1,4 @@
-"""Photographs as a TensorFlow dataset in array_record, written without TensorFlow."""
+"""Writes photographs as a TensorFlow dataset (array_record), without TensorFlow."""
 
 import contextlib
 import io
@@ -15,24 +15,24 @@ from hvsjnd_jax.data.images import ImageError, read_image
 
 
 def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> list[tuple[Path, str]]:
-  """Writes photographs as a dataset with one split, "train": all of it or nothing.
+  """Writes photographs as a dataset with one split, "train", whole or not at all.
 
-  Each example holds "image", upright RGB, and "file", its name below the root. The order
-  is TFDS's own shuffle of the names.
+  Each example holds "image", upright RGB, and "file", the path below `root`. TFDS shuffles the
+  examples by their names.
 
   Args:
     paths: The photographs.
     root: A folder above all of them.
-    out: The folder to write; must not exist.
+    out: The folder to write, which must not exist.
 
   Returns:
-    The photographs that could not be read, each with the reason. Where none could, no
+    The photographs that could not be read, each with the reason. If none could be read, no
     folder is written.
   """
   with tempfile.TemporaryDirectory(dir=out.absolute().parent) as partial:
     builder = _Photographs(paths, root, data_dir=partial, file_format="array_record")
-    tfds.disable_progress_bar()  # ours counts photographs
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download
+    tfds.disable_progress_bar()  # the bar below counts photographs
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
       builder.download_and_prepare()
     if len(builder.errors) < len(paths):
       Path(builder.data_dir).rename(out)
@@ -58,13 +58,13 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
     return {"train": self._generate_examples()}
 
   def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in tqdm(self._paths, unit="image", disable=None):  # None: no bar in a pipe
+    for path in tqdm(self._paths, unit="image", disable=None):  # None shows no bar in a pipe
       try:
         pixels = read_image(path)
       except ImageError as error:
         self.errors.append((path, str(error)))
         continue
-      png = io.BytesIO()  # encoded here: TFDS would need TensorFlow for it
+      png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow to do it
       Image.fromarray(pixels).save(png, format="PNG")
       png.seek(0)
       name = str(path.relative_to(self._root))

@@ -5,9 +5,9 @@ rows of one channel lie together, so that filters run along memory.
 """
 
 import jax.numpy as jnp
-from jax import lax
 
 from hvsjnd_jax.ops.checks import check_sides, check_type, check_values
+from hvsjnd_jax.ops.filters import mean_pool
 from hvsjnd_jax.ops.types import Images, Planes
 
 
@@ -54,22 +54,10 @@ def to_planes(images: Images) -> Planes:
   return images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
 
 
-def mean_pool(planes: Planes, size: int = 2, *, pad: bool = False) -> Planes:
-  """Mean over size x size pixels, stride `size`.
+def downsample_to_256(planes: Planes) -> Planes:
+  """Averages blocks of pixels until the shorter side is about 256, where FSIM is defined.
 
-  What is left at the end of a side is dropped; with `pad`, a side that is odd (the size
-  being 2) gets a row of zeros on both ends instead, which count in the mean.
-  """
-  margins = [(side % size, side % size) if pad else (0, 0) for side in planes.shape[1:]]
-  window = (1, size, size)
-  padding = [(0, 0), *margins]
-  return lax.reduce_window(planes, 0.0, lax.add, window, window, padding) / size**2
-
-
-def shrink(planes: Planes) -> Planes:
-  """To a shorter side of about 256 pixels: the size at which FSIM is defined.
-
-  Mean over f x f pixels, f = max(1, round(min(H, W) / 256)), a half to the even number.
+  Blocks are f x f, f = max(1, round(min(H, W) / 256)), a half rounded to the even number.
   """
   factor = max(1, round(min(planes.shape[1:]) / 256))
   return planes if factor == 1 else mean_pool(planes, factor)

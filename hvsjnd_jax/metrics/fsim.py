@@ -10,11 +10,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.metrics._pairs import check_pair, shrink
+from hvsjnd_jax.metrics._pairs import check_pair, downsample_to_256
+from hvsjnd_jax.ops import filters
+from hvsjnd_jax.ops.color import YIQ, mix_channels
 from hvsjnd_jax.ops.types import Images, Planes, Scores
-
-# Y, I and Q of R, G and B.
-_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 # On the 0..255 scale: of phase congruency, of gradients, of both colours.
 _T1 = 0.85
@@ -93,16 +92,13 @@ def fsim(
     expected = "3 channels" if chroma else "3 channels or 1"
     raise ValueError(f"fsim: expected {expected}, got {channels}")
   images = 255 * jnp.concatenate([distorted, reference])
-  if channels == 1:
-    planes = [images[..., 0]]
-  else:
-    # Sums in the image's own precision: a matrix unit would multiply in less.
-    weighted = (sum(w * images[..., c] for c, w in enumerate(row)) for row in _YIQ)
-    planes = [jnp.asarray(plane) for plane in weighted]
-  luma, *colours = (shrink(plane) for plane in planes)
+  planes = [images[..., 0]] if channels == 1 else [mix_channels(images, row) for row in YIQ]
+  luma, *colours = (downsample_to_256(plane) for plane in planes)
 
   congruency = _halve(_phase_congruency(luma, floor=gradient_floor))
-  gradients = _halve(_scharr_magnitude(luma, floor=gradient_floor))
+  gradients = _halve(
+    filters.gradient_magnitude(luma, filters.SCHARR, floor=gradient_floor, border="zero")
+  )
   similarity = _similarity(*congruency, _T1) * _similarity(*gradients, _T2)
   if chroma:
     in_i, in_q = (
@@ -123,16 +119,6 @@ def _halve(planes: Planes) -> tuple[Planes, Planes]:
 
 def _similarity(a: Planes, b: Planes, stability: float) -> Planes:
   return (2 * a * b + stability) / (a**2 + b**2 + stability)
-
-
-def _scharr_magnitude(planes: Planes, *, floor: float) -> Planes:
-  """Of the (3, 10, 3)/16 kernels, zeros around the image."""
-  planes = jnp.pad(planes, ((0, 0), (1, 1), (1, 1)))
-  rows = (3 * planes[:, :-2] + 10 * planes[:, 1:-1] + 3 * planes[:, 2:]) / 16
-  columns = (3 * planes[:, :, :-2] + 10 * planes[:, :, 1:-1] + 3 * planes[:, :, 2:]) / 16
-  horizontal = rows[:, :, 2:] - rows[:, :, :-2]
-  vertical = columns[:, 2:] - columns[:, :-2]
-  return jnp.sqrt(horizontal**2 + vertical**2 + floor)
 
 
 def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
@@ -221,17 +207,17 @@ def _filter_bank(h: int, w: int, dtype: str) -> _FilterBank:
     difference = theta - orientation * math.pi / _ORIENTATIONS
     difference = np.arctan2(np.sin(difference), np.cos(difference))
     angular.append(np.exp(-(difference**2) / (2 * _ANGULAR_SIGMA**2)))
-  filters = np.stack(angular)[:, None] * np.stack(radial)
+  spectra = np.stack(angular)[:, None] * np.stack(radial)
 
   # sum_s f_s² and sum_{s<t} f_s f_t over all pixels, f = Re ifft2(filter) sqrt(HW).
-  impulses = np.fft.ifft2(filters).real * math.sqrt(h * w)
+  impulses = np.fft.ifft2(spectra).real * math.sqrt(h * w)
   own = (impulses**2).sum(axis=(1, 2, 3))
   crossed = ((impulses.sum(axis=1) ** 2).sum(axis=(1, 2)) - own) / 2
-  noise_energy = (2 * own + 4 * crossed) / (filters[:, 0] ** 2).sum(axis=(1, 2))
+  noise_energy = (2 * own + 4 * crossed) / (spectra[:, 0] ** 2).sum(axis=(1, 2))
 
-  mirrored = np.roll(filters[..., ::-1, ::-1], 1, axis=(2, 3))
+  mirrored = np.roll(spectra[..., ::-1, ::-1], 1, axis=(2, 3))
   half = np.s_[..., : w // 2 + 1]
-  parts = ((filters + mirrored)[half] / 2, (filters - mirrored)[half] / 2, noise_energy)
+  parts = ((spectra + mirrored)[half] / 2, (spectra - mirrored)[half] / 2, noise_energy)
   parts = [part.astype(dtype) for part in parts]
   for part in parts:
     part.flags.writeable = False  # it is shared

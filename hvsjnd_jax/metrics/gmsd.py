@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
-from hvsjnd_jax.metrics._pairs import check_pair, mean_pool, to_planes
-from hvsjnd_jax.ops.types import Images, Planes, Scores
+from hvsjnd_jax.metrics._pairs import check_pair, to_planes
+from hvsjnd_jax.ops import filters
+from hvsjnd_jax.ops.types import Images, Scores
 
 # On the 0..255 scale, as in the paper.
 _STABILITY = 170
@@ -50,7 +51,12 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   """
   distorted, reference = check_pair("gmsd", distorted, reference, smallest_px=GMSD_SMALLEST_PX)
   d, r = (
-    _prewitt_magnitude(mean_pool(to_planes(images)), floor=gradient_floor / 255**2)
+    filters.gradient_magnitude(
+      filters.mean_pool(to_planes(images)),
+      filters.PREWITT,
+      floor=gradient_floor / 255**2,
+      border="zero",
+    )
     for images in (distorted, reference)
   )
   stability = _STABILITY / 255**2
@@ -59,12 +65,3 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   deviation = jnp.var(difference.reshape(len(distorted), -1), axis=-1, ddof=1)
   # Equal images: the root's gradient at 0 is infinite; the score's own minimum is there.
   return jnp.where(deviation > 0, jnp.sqrt(jnp.where(deviation > 0, deviation, 1)), 0)
-
-
-def _prewitt_magnitude(planes: Planes, *, floor: float) -> Planes:
-  planes = jnp.pad(planes, ((0, 0), (1, 1), (1, 1)))
-  rows = (planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]) / 3
-  columns = (planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:]) / 3
-  horizontal = rows[:, :, 2:] - rows[:, :, :-2]
-  vertical = columns[:, 2:] - columns[:, :-2]
-  return jnp.sqrt(horizontal**2 + vertical**2 + floor)

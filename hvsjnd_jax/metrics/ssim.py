@@ -1,20 +1,18 @@
 """Structural similarity, at one scale and at five. Images are float in [0, 1], NHWC."""
 
-import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hvsjnd_jax.metrics._pairs import check_pair, mean_pool, to_planes
+from hvsjnd_jax.metrics._pairs import check_pair, to_planes
+from hvsjnd_jax.ops import filters
 from hvsjnd_jax.ops.types import Images, Planes, Scores
 
 MSSSIMVariant = Literal["wang2003", "reference"]
 
-_WINDOW = 11
-
-_SIGMA = 1.5
+_WINDOW_PX = 11
+_GAUSSIAN = filters.gaussian(_WINDOW_PX // 2, 1.5)
 
 _C1 = 0.01**2
 
@@ -25,9 +23,9 @@ _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # Below it a scale's score counts as this: the power's gradient stays finite.
 _MS_FLOOR = 1e-6
 
-SSIM_SMALLEST_PX = _WINDOW
+SSIM_SMALLEST_PX = _WINDOW_PX
 
-MS_SSIM_SMALLEST_PX = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
+MS_SSIM_SMALLEST_PX = (_WINDOW_PX - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
 
 
 def ssim(distorted: Images, reference: Images) -> Scores:
@@ -114,7 +112,7 @@ def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "w
   score = jnp.ones((), d.dtype)
   for scale, weight in enumerate(_MS_WEIGHTS):
     if scale > 0:
-      d, r = mean_pool(d, pad=True), mean_pool(r, pad=True)
+      d, r = (filters.mean_pool(planes, pad_odd=True) for planes in (d, r))
     luminance, contrast = _terms(d, r)
     if variant == "reference":
       contrast = jax.nn.relu(contrast)
@@ -131,41 +129,10 @@ def _terms(distorted: Planes, reference: Planes) -> tuple[Planes, Planes]:
   """Luminance and contrast-structure maps of SSIM, [B·C, H - 10, W - 10]."""
   squares = distorted**2 + reference**2
   # One blur of four maps: a fourth of the program to compile.
-  maps = _blur(jnp.concatenate([distorted, reference, squares, distorted * reference]))
+  maps = jnp.concatenate([distorted, reference, squares, distorted * reference])
+  maps = filters.smooth_valid(maps, _GAUSSIAN)
   mean_d, mean_r, squares, product = jnp.split(maps, 4)
   means = mean_d**2 + mean_r**2
   luminance = (2 * mean_d * mean_r + _C1) / (means + _C1)
   contrast = (2 * (product - mean_d * mean_r) + _C2) / (squares - means + _C2)
   return luminance, contrast
-
-
-def _gaussian() -> list[float]:
-  offsets = np.arange(_WINDOW) - _WINDOW // 2
-  window = np.exp(-(offsets**2) / (2 * _SIGMA**2))
-  return (window / window.sum()).tolist()
-
-
-@jax.custom_vjp
-def _blur(maps: Planes) -> Planes:
-  """Gaussian window, inside only.
-
-  A sum of shifted slices: XLA fuses it into one pass, where a convolution of one channel
-  is slow on a CPU. Its transpose is the same sum of the padded gradient; the one that JAX
-  would derive, a sum of padded slices, runs and compiles several times as long.
-  """
-  h, w = (side - _WINDOW + 1 for side in maps.shape[1:])
-  window = _gaussian()
-  maps = functools.reduce(jnp.add, (g * maps[:, i : i + h] for i, g in enumerate(window)))
-  return functools.reduce(jnp.add, (g * maps[:, :, i : i + w] for i, g in enumerate(window)))
-
-
-def _blur_forward(maps: Planes) -> tuple[Planes, None]:
-  return _blur(maps), None
-
-
-def _blur_backward(_: None, gradient: Planes) -> tuple[Planes]:
-  margin = (_WINDOW - 1, _WINDOW - 1)
-  return (_blur(jnp.pad(gradient, ((0, 0), margin, margin))),)
-
-
-_blur.defvjp(_blur_forward, _blur_backward)

@@ -1,3 +1,24 @@
-"""Weights and matrices of colour spaces. Channels are R, G, B."""
+"""Colour spaces as weights of R, G and B."""
 
-LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hvsjnd_jax.ops.types import RGBImages
+
+Weights = tuple[float, float, float]
+
+LUMA: Weights = (0.299, 0.587, 0.114)  # Y of ITU-R BT.601
+
+# Rows Y, I and Q of NTSC, to three digits.
+YIQ: tuple[Weights, ...] = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+
+
+def mix_channels(images: RGBImages, weights: Weights) -> Float[Array, "b h w"]:
+  """Returns the weighted sum of R, G and B at every pixel.
+
+  The sum is written out, because a matrix unit would multiply with fewer bits than the images
+  have.
+  """
+  return functools.reduce(jnp.add, (w * images[..., c] for c, w in enumerate(weights)))

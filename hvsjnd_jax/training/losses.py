@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from hvsjnd_jax.metrics import dists, fsim, gmsd, ms_ssim, ssim
 from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
+from hvsjnd_jax.ops import filters
 from hvsjnd_jax.ops.types import RGBImages
 from hvsjnd_jax.training.config import AttentionForm
 
@@ -180,12 +181,7 @@ def edge_magnitude(images: RGBImages) -> RGBImages:
     >>> round(float(edge_magnitude(ramp)[0, 4, 4, 0]), 3)
     0.25
   """
-  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-  rows = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
-  columns = (padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]) / 3
-  horizontal = rows[:, :, 2:] - rows[:, :, :-2]
-  vertical = columns[:, 2:] - columns[:, :-2]
-  return jnp.sqrt(horizontal**2 + vertical**2 + 1e-12)
+  return filters.gradient_magnitude(images, filters.PREWITT, floor=1e-12)
 
 
 def attention_loss(
