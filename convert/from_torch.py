@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
       raise ConvertError("nothing written:\n  " + "\n  ".join(faults))
     source = "the converted checkpoints"
     if args.hvs_sd:
-      model = build_model(arrays, source=source, resolution=_RESOLUTION, attention=_ATTENTION)
+      model = build_model(arrays, source=source, resolution=_RESOLUTION, attention_layer=_ATTENTION)
     else:
       (network,) = files
       model = build_backbone(network, arrays, source=source)

@@ -31,7 +31,6 @@ from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import blame_image, check_size, find_photographs, plan_window
 from hvsjnd_jax.cli.prefetch import progress
 from hvsjnd_jax.data.images import ImageError, to_uint8
-from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.evaluation import calibration, comparison, tables
 from hvsjnd_jax.evaluation.butteraugli_program import (
   ADVICE,
@@ -41,7 +40,7 @@ from hvsjnd_jax.evaluation.butteraugli_program import (
 )
 from hvsjnd_jax.evaluation.estimators import Model, describe_model, list_models, load_model
 from hvsjnd_jax.evaluation.scores import Figures
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
 
 # As `compare`, whose metrics it measures.

@@ -75,12 +75,12 @@ from hvsjnd_jax.cli.photographs import (
 from hvsjnd_jax.cli.prefetch import progress
 from hvsjnd_jax.cli.saved_images import OUTPUTS, make_stems, parse_outputs, save_outputs
 from hvsjnd_jax.data.images import ImageError
-from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.noise import UnreachableError, draw_signs, find_scale
+from hvsjnd_jax.noise import draw_signs, inject
+from hvsjnd_jax.noise_scale import UnreachableError, find_scale
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.processes import join_processes
 
@@ -291,7 +291,7 @@ def _describe_settings(args: argparse.Namespace, model: JNDModel) -> Settings:
     "window": args.window,
     "weights": weights.read_manifest(args.weights)["sha256"],
     "resolution": args.resolution or model.resolution,
-    "attention": args.attention or model.attention,
+    "attention": args.attention or model.attention_layer,
     "dtype": args.dtype,
     "vgg16": weights.read_backbone_manifest("vgg16", args.vgg16)["sha256"] if needs_vgg16 else None,
     "outputs": args.outputs,
@@ -383,12 +383,11 @@ def _evaluate(
 ) -> _Evaluated:
   with blame_image(pixels):
     maps = windows.analyze(
-      model.hvs_sd,
-      model.generator,
+      model,
       pixels[None],
       window=args.window,
-      resolution=args.resolution or model.resolution,
-      attention=args.attention or model.attention,
+      resolution=args.resolution,
+      attention_layer=args.attention,
     )
     jnd, attention = maps.jnd, maps.attention[0, ..., 0]
     del maps  # the others are of the image's size, twice over

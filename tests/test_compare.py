@@ -27,7 +27,8 @@ from hvsjnd_jax.evaluation.butteraugli_program import (
 )
 from hvsjnd_jax.metrics import gmsd
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.noise import Noisy, UnreachableError, draw_signs, find_scale, scale_to_psnr
+from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise_scale import Noisy, UnreachableError, find_scale, scale_to_psnr
 
 SIZE = (48, 64)  # one for all tests: one compilation
 

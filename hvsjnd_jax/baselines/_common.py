@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from hvsjnd_jax.baselines import canny
 from hvsjnd_jax.ops import filters
-from hvsjnd_jax.ops.checks import check_sides, check_type, check_values
+from hvsjnd_jax.ops.checks import check_images
 from hvsjnd_jax.ops.color import LUMA
 from hvsjnd_jax.ops.filters import Kernel
 from hvsjnd_jax.ops.types import Planes, RGBImages, RGBImagesLike
@@ -52,13 +52,8 @@ EDGE_SIGMA_PX = 0.8  # of the Gaussian over an edge map, in all models
 
 def run(name: str, model: Callable[[Planes], Planes], images: RGBImagesLike) -> RGBImages:
   """Checks the images and runs a model of luma, in gray levels."""
-  images = jnp.asarray(images)
-  check_type(name, "images", images)
-  if images.ndim != 4 or images.shape[-1] != 3:
-    raise ValueError(f"{name}: expected RGB images [B, H, W, 3], got shape {images.shape}")
-  check_sides(name, images, smallest_px=SMALLEST_PX)
-  check_values(name, "images", images)
-  return _estimate(model, images)
+  check_images(name, images, smallest_px=SMALLEST_PX)
+  return _estimate(model, jnp.asarray(images))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -8,7 +8,7 @@ from typing import get_args
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.evaluation.estimators import is_model, list_models
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.weights import SHIPPED
 
