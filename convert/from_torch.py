@@ -144,7 +144,7 @@ def _convert_files(files: dict[str, Path], out: Path) -> int:
     raise ConvertError("nothing written:\n  " + "\n  ".join(faults))
   source = "the converted checkpoints"
   if "hvs_sd" in files:
-    model = build_model(arrays, source=source, resolution=_RESOLUTION, attention=_ATTENTION)
+    model = build_model(arrays, source=source, resolution=_RESOLUTION, attention_layer=_ATTENTION)
   else:
     (network,) = files
     model = build_backbone(network, arrays, source=source)

@@ -52,7 +52,7 @@ def compute() -> Panels:
   drawn = hvsjnd_jax.estimate(model, image, resolution="native")
   signs = hvsjnd_jax.random_signs(jax.random.key(0), image.shape[1:3])
   distorted = hvsjnd_jax.inject(image, jnd, signs, lmbda=LMBDA)
-  noisy = priors.compute_priors(model.hvs_sd, distorted, attention=model.attention)
+  noisy = priors.compute_priors(model.hvs_sd, distorted, attention_layer=model.attention_layer)
 
   def cut(maps: jax.Array) -> np.ndarray:
     return np.asarray(maps[0])[PART]

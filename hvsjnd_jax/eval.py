@@ -274,7 +274,7 @@ def _describe_settings(
     "window": window,
     "weights": weights.read_manifest(args.model)["sha256"],
     "resolution": args.resolution or model.resolution,
-    "attention": args.attention_layer or model.attention,
+    "attention": args.attention_layer or model.attention_layer,
     "dtype": args.dtype,
     "vgg16": weights.read_backbone_manifest("vgg16", args.vgg16)["sha256"] if needs_vgg16 else None,
     "outputs": args.outputs,

@@ -34,9 +34,9 @@ from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
 from hvsjnd_jax.cli.options import add_model, load_model
 from hvsjnd_jax.cli.outputs import check_output, writing
 from hvsjnd_jax.data.atomic import whole_file
-from hvsjnd_jax.estimator import MIN_SIDE_PX, estimate
-from hvsjnd_jax.model.generator import Resolution
-from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.estimator import estimate
+from hvsjnd_jax.model.jnd_map import Resolution
+from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX, JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
@@ -83,7 +83,7 @@ def export_estimate(
   _check(size, platforms)
 
   def run(images: Array) -> Array:
-    return estimate(model, images, resolution=resolution, attention=attention_layer)
+    return estimate(model, images, resolution=resolution, attention_layer=attention_layer)
 
   (batch,) = symbolic_shape("b")
   images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)

@@ -1,10 +1,10 @@
-"""Weights on disk: a folder with `weights.safetensors` and `manifest.json`.
+"""Loads and saves weights: folders with `weights.safetensors` and `manifest.json`.
 
-A folder holds the JND model (HVS-SD and the generator), or one of the networks that quality
+A folder holds the JND model (HVS-SD and the generator) or one of the networks that quality
 is measured with, VGG16 or the classifier. The manifest carries the format version, the
 SHA-256 of the weights, the networks with their parameter counts, and where the weights come
-from; that of the JND model also the defaults of `estimate`. The hash is checked on every
-load: safetensors does not notice a flipped bit.
+from; that of a JND model also carries the defaults of `estimate`. The hash is checked on
+every load, as safetensors does not notice a flipped bit.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from flax import nnx, traverse_util
 from flax.typing import Dtype
 
 from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.ops.errors import HVSJNDError
@@ -40,11 +40,22 @@ _ASSETS = Path(__file__).parent / "assets"
 
 _JND_NETWORKS = ("hvs_sd", "generator")
 
-_DEFAULTS = {"resolution": get_args(Resolution), "attention": get_args(AttentionLayer)}
+
+class _Default(NamedTuple):
+  """A default of `estimate` in the manifest."""
+
+  attribute: str  # of the model
+  known: tuple[str, ...]
+
+
+_DEFAULTS = {
+  "resolution": _Default("resolution", get_args(Resolution)),
+  "attention": _Default("attention_layer", get_args(AttentionLayer)),
+}
 
 
 class _Origin(NamedTuple):
-  """Where the weights of a network come from that this package does not ship."""
+  """Where to get the weights of a network that this package does not ship."""
 
   network: type[VGG16] | type[ResNet34]
   title: str
@@ -75,7 +86,7 @@ Folder = str | os.PathLike[str]
 
 
 class WeightsError(HVSJNDError):
-  """Weights that cannot be used; the message names the file and what is wrong.
+  """Weights cannot be used; the message names the file and what is wrong with it.
 
   Examples:
     >>> load("nowhere")
@@ -88,18 +99,18 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   """Loads both networks, ready for `estimate`.
 
   Args:
-    weights: A folder written by the converter or by `train export`, or shipped weights by
-      name: "default", or "paper", which keep to the paper's own shape. Their model cards are
-      in the package, hvsjnd_jax/assets. (A folder of such a name: "./default".)
+    weights: A folder written by the converter or by `train export`, or the name of shipped
+      weights: "default", or "paper", which follow the paper exactly. Their model cards are
+      in the package, under hvsjnd_jax/assets. ("./default" is a folder of that name.)
     dtype: What the layers compute in, such as bfloat16 on GPUs and TPUs; weights, images
-      and maps stay float32. None: float32. docs/speed.md says what bfloat16 costs.
+      and maps stay float32. None means float32. docs/speed.md says what bfloat16 costs.
 
   Returns:
-    The model; its `resolution` and `attention` are the defaults that its weights were
-    made for.
+    The model; its `resolution` and `attention_layer` are the defaults that its weights were
+    trained for.
 
   Raises:
-    WeightsError: If the folder is no weights folder, or is damaged: the manifest's hash,
+    WeightsError: If the folder holds no weights or damaged ones: the manifest's hash and
       every name, shape and type are checked.
 
   Examples:
@@ -109,18 +120,19 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   manifest = read_manifest(weights)
   file = _locate(weights) / WEIGHTS_FILE
   arrays = _read_arrays(file, manifest)
-  return build_model(arrays, source=str(file), dtype=dtype, **manifest["defaults"])
+  defaults = {_DEFAULTS[key].attribute: value for key, value in manifest["defaults"].items()}
+  return build_model(arrays, source=str(file), dtype=dtype, **defaults)
 
 
 def load_vgg16(folder: Folder | None) -> VGG16:
   """Loads VGG16, for DISTS and AIC.
 
   Args:
-    folder: A folder written by `python -m convert.from_torch --vgg16`. None is an error,
-      as a missing folder is: it says which file is needed, from where, and the command.
+    folder: A folder written by `python -m convert.from_torch --vgg16`.
 
   Raises:
-    WeightsError: As `load`.
+    WeightsError: As `load`. If there is no folder, or it is None, the message says which file
+      is needed, where to get it, and how to convert it.
   """
   return _load_backbone("vgg16", VGG16, folder)
 
@@ -129,12 +141,11 @@ def load_classifier(folder: Folder | None) -> ResNet34:
   """Loads the classifier of distortions, for AIC.
 
   Args:
-    folder: A folder written by `python -m convert.from_torch --classifier`. None is an
-      error, as a missing folder is: it says which file is needed, from where, and the
-      command.
+    folder: A folder written by `python -m convert.from_torch --classifier`.
 
   Raises:
-    WeightsError: As `load`.
+    WeightsError: As `load`. If there is no folder, or it is None, the message says which file
+      is needed, where to get it, and how to convert it.
   """
   return _load_backbone("classifier", ResNet34, folder)
 
@@ -156,7 +167,7 @@ def _read_arrays(file: Path, manifest: Mapping[str, Any]) -> dict[str, np.ndarra
     )
   try:
     return safetensors.numpy.load(data)
-  except Exception as error:  # the hash fits, so the writer wrote something else
+  except Exception as error:  # the hash is right, so this is what was written
     raise WeightsError(f"{file}: expected a safetensors file: {error}") from None
 
 
@@ -165,25 +176,25 @@ def build_model(
   *,
   source: str,
   resolution: Resolution,
-  attention: AttentionLayer,
+  attention_layer: AttentionLayer,
   dtype: Dtype | None = None,
 ) -> JNDModel:
-  """Fills the networks with arrays by name.
+  """Builds a JND model from arrays by name.
 
   Args:
     arrays: Every parameter by its dotted path, such as "hvs_sd.encoder.conv1.kernel".
-    source: Named in the error.
+    source: Where the arrays come from, for the message.
     resolution: Default of `estimate`.
-    attention: Default of `estimate`.
-    dtype: What the layers compute in; None: float32.
+    attention_layer: Default of `estimate`.
+    dtype: What the layers compute in; None means float32.
 
   Raises:
-    WeightsError: Naming every parameter that is unknown, missing, of another shape or
-      type, or not finite throughout.
+    WeightsError: If a parameter is unknown, missing, of another shape or type, or not
+      finite throughout; the message names all of them.
   """
 
   def make(*, rngs: nnx.Rngs) -> JNDModel:
-    return JNDModel(resolution=resolution, attention=attention, dtype=dtype, rngs=rngs)
+    return JNDModel(resolution=resolution, attention_layer=attention_layer, dtype=dtype, rngs=rngs)
 
   return _fill(make, arrays, source=source)
 
@@ -191,12 +202,12 @@ def build_model(
 def build_backbone(
   network: str, arrays: Mapping[str, np.ndarray], *, source: str
 ) -> VGG16 | ResNet34:
-  """Fills VGG16 ("vgg16") or the classifier ("classifier") with arrays by name.
+  """Builds VGG16 or the classifier from arrays by name.
 
   Args:
-    network: Which.
+    network: "vgg16" or "classifier".
     arrays: Every parameter by its dotted path, such as "vgg16.blocks.0.0.kernel".
-    source: Named in the error.
+    source: Where the arrays come from, for the message.
 
   Raises:
     WeightsError: As `build_model`.
@@ -211,20 +222,11 @@ def _fill(
   source: str,
   prefix: str = "",
 ) -> _Module:
-  # An abstract template: no initialisation that is thrown away. Weights are float32, also in
-  # a program that computes in float64.
+  # The template is abstract, as initial weights would be thrown away. Weights are float32 even
+  # in a program that computes in float64.
   with jax.enable_x64(False):
     graph, state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
-  wanted = _flatten(state, prefix)
-  faults = [f"unknown: {name}" for name in sorted(arrays.keys() - wanted.keys())]
-  faults += [f"missing: {name}" for name in sorted(wanted.keys() - arrays.keys())]
-  for name in sorted(wanted.keys() & arrays.keys()):
-    got, want = arrays[name], wanted[name]
-    if got.shape != want.shape or got.dtype != want.dtype:
-      faults.append(f"{name}: expected {want.dtype}{want.shape}, got {got.dtype}{got.shape}")
-    elif not np.isfinite(got).all():
-      faults.append(f"{name}: holds values that are not finite")
-  if faults:
+  if faults := _find_faults(arrays, _flatten(state, prefix)):
     raise WeightsError(f"{source}: not the weights of this model\n  " + "\n  ".join(faults))
   nested = traverse_util.unflatten_dict(
     {name.removeprefix(prefix): jax.numpy.asarray(array) for name, array in arrays.items()}, "."
@@ -233,30 +235,43 @@ def _fill(
   return nnx.merge(graph, state)
 
 
+def _find_faults(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> list[str]:
+  faults = [f"unknown: {name}" for name in sorted(arrays.keys() - wanted.keys())]
+  faults += [f"missing: {name}" for name in sorted(wanted.keys() - arrays.keys())]
+  for name in sorted(wanted.keys() & arrays.keys()):
+    got, want = arrays[name], wanted[name]
+    if got.shape != want.shape or got.dtype != want.dtype:
+      faults.append(f"{name}: expected {want.dtype}{want.shape}, got {got.dtype}{got.shape}")
+    elif not np.isfinite(got).all():
+      faults.append(f"{name}: holds values that are not finite")
+  return faults
+
+
 def read_manifest(weights: Folder = "default") -> dict[str, Any]:
   """Reads and checks the manifest of a JND model's weights, named as for `load`.
 
   Raises:
-    WeightsError: If there is none, it is no JSON object, or an entry is missing or wrong.
+    WeightsError: If there is no manifest, it is not a JSON object, or an entry is missing
+      or wrong.
   """
   file = _locate(weights) / MANIFEST_FILE
   manifest = _read_manifest(file, _JND_NETWORKS)
   defaults = manifest.get("defaults")
   if not isinstance(defaults, dict) or defaults.keys() != _DEFAULTS.keys():
     raise WeightsError(f"{file}: expected 'defaults' with {' and '.join(_DEFAULTS)}")
-  for name, known in _DEFAULTS.items():
-    if defaults[name] not in known:
+  for key, (_, known) in _DEFAULTS.items():
+    if defaults[key] not in known:
       raise WeightsError(
-        f"{file}: defaults.{name} must be one of {', '.join(known)}; got {defaults[name]!r}"
+        f"{file}: defaults.{key} must be one of {', '.join(known)}; got {defaults[key]!r}"
       )
   return manifest
 
 
 def read_backbone_manifest(network: str, folder: Folder | None) -> dict[str, Any]:
-  """Reads and checks the manifest of VGG16's ("vgg16") or the "classifier"'s folder.
+  """Reads and checks the manifest of the weights of "vgg16" or "classifier".
 
   Raises:
-    WeightsError: As `read_manifest`. Where there is no such folder it says how to make one.
+    WeightsError: As `read_manifest`. If there is no folder, the message says how to make one.
   """
   title, file, place = _ORIGINS[network][1:]
   advice = (
@@ -297,12 +312,12 @@ def _locate(weights: Folder) -> Path:
 
 
 def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> None:
-  """Writes a weights folder: all of it or nothing.
+  """Writes a weights folder, either all of it or nothing.
 
   Args:
-    folder: Must not exist yet, or be an empty folder.
-    model: Its parameters and, of a JND model, its defaults.
-    provenance: Further entries of the manifest: sources, training.
+    folder: A folder that is empty or does not exist yet.
+    model: The model whose parameters, and defaults if it is a JND model, are saved.
+    provenance: Further entries of the manifest, such as sources and training.
 
   Raises:
     WeightsError: If the folder is not empty, or cannot be written.
@@ -324,12 +339,11 @@ def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> Non
 def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None:
   if isinstance(model, JNDModel):
     networks, prefix = _JND_NETWORKS, ""
-    defaults = {"defaults": {name: getattr(model, name) for name in _DEFAULTS}}
   else:
     (network,) = (name for name, origin in _ORIGINS.items() if origin.network is type(model))
-    networks, prefix, defaults = (network,), f"{network}.", {}
+    networks, prefix = (network,), f"{network}."
   flat = _flatten(nnx.state(model), prefix)
-  # safetensors writes a transposed view in the wrong order without a word.
+  # safetensors would write a transposed view in the wrong order without an error.
   arrays = {name: np.ascontiguousarray(value) for name, value in sorted(flat.items())}
   data = safetensors.numpy.save(arrays)
   manifest = {
@@ -340,13 +354,20 @@ def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None
       network: sum(a.size for name, a in arrays.items() if name.startswith(network + "."))
       for network in networks
     },
-    **defaults,
   }
+  if isinstance(model, JNDModel):
+    manifest["defaults"] = {
+      key: getattr(model, default.attribute) for key, default in _DEFAULTS.items()
+    }
+  _write_folder(folder, data, json.dumps(manifest, indent=2) + "\n")
+
+
+def _write_folder(folder: Path, data: bytes, manifest: str) -> None:
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
   try:
     (partial / WEIGHTS_FILE).write_bytes(data)
-    (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    (partial / MANIFEST_FILE).write_text(manifest)
     partial.chmod(0o755)  # mkdtemp's folders are private
     partial.replace(folder)
   except BaseException:

@@ -108,7 +108,7 @@ def build_golden() -> Callable[[int], JNDModel]:
       assert not faults
       arrays |= converted
     return build_model(
-      arrays, source="the recipe", resolution="reference", attention="reconstruction"
+      arrays, source="the recipe", resolution="reference", attention_layer="reconstruction"
     )
 
   return build

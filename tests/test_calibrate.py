@@ -11,9 +11,8 @@ from PIL import Image
 from hvsjnd_jax import calibrate as command
 from hvsjnd_jax.calibrate import main
 from hvsjnd_jax.data.images import to_uint8
-from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.evaluation.calibration import calibrate
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
 
 SIZE = (176, 176)

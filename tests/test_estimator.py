@@ -1,4 +1,4 @@
-"""The public functions: estimate, analyze, degrade, random_signs, inject."""
+"""The public functions of a model: estimate, analyze, degrade."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import hvsjnd_jax
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 
@@ -22,7 +22,7 @@ FlatImages = Callable[[int], jax.Array]
 SELF = 1e-5
 
 RESOLUTIONS = pytest.mark.parametrize("resolution", get_args(Resolution))
-ATTENTIONS = pytest.mark.parametrize("attention", ["reconstruction", "feature"])
+LAYERS = pytest.mark.parametrize("layer", ["reconstruction", "feature"])
 
 
 def _inject_own_jnd(model: JNDModel, images: jax.Array) -> jax.Array:
@@ -63,7 +63,7 @@ def test_analyze_is_estimate_and_degrade_in_one(small_model: JNDModel, draw_imag
 
 
 @pytest.mark.parametrize(
-  ("resolution", "attention"), [("reference", "reconstruction"), ("native", "feature")]
+  ("resolution", "layer"), [("reference", "reconstruction"), ("native", "feature")]
 )
 @pytest.mark.parametrize(
   "size", [(8, 8), (9, 13), (17, 8), (23, 50)], ids=lambda size: f"{size[0]}x{size[1]}"
@@ -72,11 +72,13 @@ def test_any_size(
   small_model: JNDModel,
   draw_images: DrawImages,
   size: tuple[int, int],
-  attention: AttentionLayer,
+  layer: AttentionLayer,
   resolution: Resolution,
 ):
   images = draw_images(1, *size)
-  jnd, priors = hvsjnd_jax.analyze(small_model, images, resolution=resolution, attention=attention)
+  jnd, priors = hvsjnd_jax.analyze(
+    small_model, images, resolution=resolution, attention_layer=layer
+  )
   assert jnd.shape == priors.degraded.shape == images.shape
   assert jnd.dtype == images.dtype
   assert ((jnd >= 0) & (jnd <= 1)).all()
@@ -85,30 +87,30 @@ def test_any_size(
 
 def test_defaults_are_the_models(small_model: JNDModel, draw_images: DrawImages):
   images = draw_images(1, 16, 24)
-  assert (small_model.resolution, small_model.attention) == ("reference", "reconstruction")
+  assert (small_model.resolution, small_model.attention_layer) == ("reference", "reconstruction")
   named = hvsjnd_jax.estimate(
-    small_model, images, resolution="reference", attention="reconstruction"
+    small_model, images, resolution="reference", attention_layer="reconstruction"
   )
   np.testing.assert_array_equal(hvsjnd_jax.estimate(small_model, images), named)
   for other in (
     hvsjnd_jax.estimate(small_model, images, resolution="native"),
-    hvsjnd_jax.estimate(small_model, images, attention="feature"),
+    hvsjnd_jax.estimate(small_model, images, attention_layer="feature"),
   ):
     assert jnp.abs(other - named).max() > SELF
 
 
 @pytest.mark.usefixtures("optimized")  # the trap is in what the optimiser computes twice
 @RESOLUTIONS
-@ATTENTIONS
+@LAYERS
 def test_flat_images_give_finite_values_and_gradients(
-  model: JNDModel, flat_images: FlatImages, attention: AttentionLayer, resolution: Resolution
+  model: JNDModel, flat_images: FlatImages, layer: AttentionLayer, resolution: Resolution
 ):
   signs = hvsjnd_jax.random_signs(jax.random.key(0), (16, 16))
 
   @jax.jit
   def run(images: jax.Array) -> tuple:
     def total(images: jax.Array) -> tuple[jax.Array, hvsjnd_jax.Analysis]:
-      analysis = hvsjnd_jax.analyze(model, images, resolution=resolution, attention=attention)
+      analysis = hvsjnd_jax.analyze(model, images, resolution=resolution, attention_layer=layer)
       return hvsjnd_jax.inject(images, analysis.jnd, signs, lmbda=0.1).sum(), analysis
 
     return jax.value_and_grad(total, has_aux=True)(images)
@@ -150,11 +152,11 @@ def test_estimate_gradient_equals_finite_differences(
 @pytest.mark.parametrize(
   ("shape", "dtype", "error", "message"),
   [
-    ((1, 8, 8, 3), jnp.uint8, TypeError, "float images in .*got uint8; divide"),
+    ((1, 8, 8, 3), jnp.uint8, TypeError, "float images in .*got images of uint8; divide"),
     ((8, 8, 3), jnp.float32, ValueError, r"\[B, H, W, 3\], got shape \(8, 8, 3\)"),
     ((1, 8, 8, 1), jnp.float32, ValueError, r"RGB images .*got shape \(1, 8, 8, 1\)"),
-    ((1, 7, 64, 3), jnp.float32, ValueError, r"at least 8 pixels, got \(7, 64\)"),
-    ((1, 64, 7, 3), jnp.float32, ValueError, r"at least 8 pixels, got \(64, 7\)"),
+    ((1, 7, 64, 3), jnp.float32, ValueError, r"at least 8 pixels, got 7x64"),
+    ((1, 64, 7, 3), jnp.float32, ValueError, r"at least 8 pixels, got 64x7"),
   ],
   ids=["uint8", "rank", "grey", "low", "narrow"],
 )
@@ -174,20 +176,16 @@ def test_bad_images_are_named(
   ("options", "message"),
   [
     ({"resolution": "full"}, "resolution must be one of reference, native, fine; got 'full'"),
-    ({"attention": "encoder"}, "attention must be one of reconstruction, feature; got 'encoder'"),
+    (
+      {"attention_layer": "encoder"},
+      "attention_layer must be one of reconstruction, feature; got 'encoder'",
+    ),
   ],
   ids=["resolution", "attention"],
 )
 def test_unknown_options_are_named(small_model: JNDModel, options: dict, message: str):
   with pytest.raises(ValueError, match=message):
     hvsjnd_jax.estimate(small_model, jnp.zeros((1, 8, 8, 3)), **options)
-
-
-def test_inject_names_bad_types():
-  with pytest.raises(TypeError, match=r"inject: expected float images .*got uint8; divide"):
-    hvsjnd_jax.inject(
-      jnp.zeros((1, 8, 8, 3), jnp.uint8), jnp.zeros((1, 8, 8, 3)), jnp.zeros((8, 8))
-    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float64])
@@ -199,63 +197,7 @@ def test_images_of_any_precision_give_the_weights_own(small_model: JNDModel, dty
 
 def test_options_are_static_under_jit(small_model: JNDModel, draw_images: DrawImages):
   images = draw_images(1, 8, 8)
-  estimate = jax.jit(hvsjnd_jax.estimate, static_argnames=("resolution", "attention"))
+  estimate = jax.jit(hvsjnd_jax.estimate, static_argnames=("resolution", "attention_layer"))
   got = estimate(small_model, images, resolution="native")
   want = hvsjnd_jax.estimate(small_model, images, resolution="native")
   np.testing.assert_allclose(got, want, atol=SELF)
-
-
-def test_random_signs():
-  key = jax.random.key(7)
-  signs = hvsjnd_jax.random_signs(key, (2, 64, 64))
-  assert signs.shape == (2, 64, 64)
-  assert signs.dtype == jnp.float32
-  assert (jnp.abs(signs) == 1).all()
-  # The mean of 8192 signs: 4 standard errors.
-  assert abs(signs.mean()) < 4 / 8192**0.5
-  np.testing.assert_array_equal(signs, hvsjnd_jax.random_signs(key, (2, 64, 64)))
-  assert (signs != hvsjnd_jax.random_signs(jax.random.key(8), (2, 64, 64))).any()
-  assert (signs[0] != signs[1]).any()
-  # The rule that the published code's maps follow.
-  noise = jax.random.uniform(key, (2, 64, 64))
-  np.testing.assert_array_equal(signs, np.where(noise >= 0.5, 1, -1))
-
-
-def test_inject_closed_form():
-  images = jnp.asarray([[[[0.5, 0.1, 0.9], [0.5, 0.1, 0.9]]]])
-  jnd = jnp.full((1, 1, 2, 3), 0.125)
-  signs = jnp.asarray([[1.0, -1.0]])
-  # One sign for the three channels, and the sum clipped to [0, 1].
-  want = [[[[0.75, 0.35, 1.0], [0.25, 0.0, 0.65]]]]
-  got = hvsjnd_jax.inject(images, jnd, signs, lmbda=2)
-  np.testing.assert_allclose(got, want, rtol=1e-6)
-  np.testing.assert_array_equal(hvsjnd_jax.inject(images, jnd, signs, lmbda=0), images)
-
-
-def test_inject_shares_one_sign_map_or_takes_one_for_each_image(draw_images: DrawImages):
-  images = draw_images(2, 8, 9)
-  signs = hvsjnd_jax.random_signs(jax.random.key(0), (8, 9))
-  jnd = jnp.full_like(images, 0.1)
-  shared = hvsjnd_jax.inject(images, jnd, signs)
-  each = hvsjnd_jax.inject(images, jnd, jnp.stack([signs, signs]))
-  np.testing.assert_array_equal(shared, each)
-  other = hvsjnd_jax.inject(images, jnd, jnp.stack([signs, -signs]))
-  np.testing.assert_array_equal(other[0], shared[0])
-  assert (other[1] != shared[1]).any()
-
-
-@pytest.mark.parametrize(
-  ("image", "jnd", "signs", "message"),
-  [
-    ((1, 8, 8, 3), (1, 8, 9, 3), (8, 8), r"inject: expected jnd .*\(1, 8, 8, 3\), got \(1, 8, 9"),
-    ((8, 8, 3), (8, 8, 3), (8, 8), r"\[B, H, W, 3\], got shape \(8, 8, 3\)"),
-    ((1, 8, 9, 3), (1, 8, 9, 3), (9, 8), r"expected signs \(8, 9\).*got \(9, 8\)"),
-    ((2, 8, 9, 3), (2, 8, 9, 3), (1, 8, 9), r"or \(2, 8, 9\), got \(1, 8, 9\)"),
-  ],
-  ids=["jnd", "rank", "signs", "batch"],
-)
-def test_inject_names_bad_shapes(
-  image: tuple[int, ...], jnd: tuple[int, ...], signs: tuple[int, ...], message: str
-):
-  with pytest.raises(ValueError, match=message):
-    hvsjnd_jax.inject(jnp.zeros(image), jnp.zeros(jnd), jnp.zeros(signs))

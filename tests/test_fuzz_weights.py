@@ -159,5 +159,8 @@ def test_damaged_weights_are_refused(tmp_path: Path, model: JNDModel, count: int
       refused += 1
     else:  # what was changed has no meaning
       jax.tree.map(np.testing.assert_array_equal, nnx.state(loaded), nnx.state(model))
-      assert (loaded.resolution, loaded.attention) == (model.resolution, model.attention)
+      assert (loaded.resolution, loaded.attention_layer) == (
+        model.resolution,
+        model.attention_layer,
+      )
   assert 0.7 * count < refused < count

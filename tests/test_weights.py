@@ -40,7 +40,7 @@ def _edit_arrays(folder: Path, edit: Callable[[dict[str, np.ndarray]], object]) 
 
 def test_load_gives_what_was_saved(folder: Path, model: JNDModel):
   loaded = weights.load(folder)
-  assert (loaded.resolution, loaded.attention) == (model.resolution, model.attention)
+  assert (loaded.resolution, loaded.attention_layer) == (model.resolution, model.attention_layer)
   jax.tree.map(np.testing.assert_array_equal, nnx.state(loaded), nnx.state(model))
   assert weights.load(str(folder)).resolution == model.resolution
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from hvsjnd_jax.baselines.canny import canny, dilate, disk
 from hvsjnd_jax.ops import filters
-from hvsjnd_jax.ops.checks import check_sides, check_type, check_values
+from hvsjnd_jax.ops.checks import check_images
 from hvsjnd_jax.ops.color import LUMA, mix_channels
 from hvsjnd_jax.ops.filters import Border, Kernel
 from hvsjnd_jax.ops.types import Planes, RGBImages, RGBImagesLike
@@ -49,14 +49,9 @@ _DOWN_LEFT: Kernel = (
 
 
 def run(name: str, model: Callable[[Planes], Planes], images: RGBImagesLike) -> RGBImages:
-  """Checks the images, and gives all three channels a model's map of their luma."""
-  images = jnp.asarray(images)
-  check_type(name, "images", images)
-  if images.ndim != 4 or images.shape[-1] != 3:
-    raise ValueError(f"{name}: expected RGB images [B, H, W, 3], got shape {images.shape}")
-  check_sides(name, images, smallest_px=SMALLEST_PX)
-  check_values(name, "images", images)
-  return _estimate(model, images)
+  """Checks the images and runs a model of luma, in gray levels."""
+  check_images(name, images, smallest_px=SMALLEST_PX)
+  return _estimate(model, jnp.asarray(images))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.training.config import (
   AttentionForm,

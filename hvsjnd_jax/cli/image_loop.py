@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.cli.prefetch import read_ahead
 from hvsjnd_jax.data.images import ImageError
-from hvsjnd_jax.estimator import MIN_SIDE_PX
+from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 

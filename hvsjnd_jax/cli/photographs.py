@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.data.images import EXTENSIONS, find_images, read_image, read_size
-from hvsjnd_jax.estimator import MIN_SIDE_PX
 from hvsjnd_jax.model import windows
+from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from hvsjnd_jax.ops.types import Pixels
 
 # Returns the pixels, or raises ImageError.

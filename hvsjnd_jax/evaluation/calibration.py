@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hvsjnd_jax.data.images import to_uint8
-from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.butteraugli_program import butteraugli
 from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.evaluation.scores import ScoreTable
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
 
 NOTICEABLE = 1.0  # the distance that Butteraugli's authors call just noticeable

@@ -16,7 +16,8 @@ from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable
 from hvsjnd_jax.evaluation.tables import BETTER
 from hvsjnd_jax.metrics import METRICS
-from hvsjnd_jax.noise import UnreachableError, draw_signs, scale_to_psnr
+from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise_scale import UnreachableError, scale_to_psnr
 from hvsjnd_jax.ops.types import Pixels
 
 Case = Literal["channels", "total"]

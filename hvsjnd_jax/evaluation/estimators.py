@@ -55,14 +55,7 @@ def load_estimator(name: str, window: windows.Window) -> Estimator:
   model = weights.load(name)
 
   def draw(pixels: Pixels) -> np.ndarray:
-    return windows.analyze(
-      model.hvs_sd,
-      model.generator,
-      pixels[None],
-      window=window,
-      resolution=model.resolution,
-      attention=model.attention,
-    ).jnd[0]
+    return windows.analyze(model, pixels[None], window=window).jnd[0]
 
   return draw
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from hvsjnd_jax.estimator import inject
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
 from hvsjnd_jax.model import windows
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
-from hvsjnd_jax.noise import draw_signs, find_scale
+from hvsjnd_jax.noise import draw_signs, inject
+from hvsjnd_jax.noise_scale import find_scale
 from hvsjnd_jax.ops.types import Pixels
 
 LARGEST_LMBDA = float(np.finfo(np.float32).max)
@@ -71,12 +71,7 @@ def evaluate(
     UnreachableError: If no scale gives the PSNR.
   """
   maps = windows.analyze(
-    model.hvs_sd,
-    model.generator,
-    pixels[None],
-    window=window,
-    resolution=resolution,
-    attention=attention_layer,
+    model, pixels[None], window=window, resolution=resolution, attention_layer=attention_layer
   )
   jnd, attention = maps.jnd[0], maps.attention[0, ..., 0]
   del maps  # the other two take as much memory as the image, twice over

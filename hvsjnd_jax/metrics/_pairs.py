@@ -6,7 +6,13 @@ rows of one channel lie together, so that filters run along memory.
 
 import jax.numpy as jnp
 
-from hvsjnd_jax.ops.checks import check_sides, check_type, check_values
+from hvsjnd_jax.ops.checks import (
+  advise_layout,
+  check_sides,
+  check_type,
+  check_values,
+  is_channels_first,
+)
 from hvsjnd_jax.ops.filters import mean_pool
 from hvsjnd_jax.ops.types import Images, Planes
 
@@ -17,8 +23,8 @@ def check_pair(
   """Refuses what a metric cannot take, and gives the pair as JAX arrays.
 
   Type and shape are checked always, under `jax.jit` too. Values are checked only where
-  there are any: not of what `jax.jit`, `jax.grad` or `jax.vmap` traces. They may lie 0.5
-  beyond [0, 1], for images that are not clipped; NaN passes, and gives NaN.
+  there are any: not of what `jax.jit`, `jax.grad` or `jax.vmap` traces. They must be finite,
+  and may lie 0.5 beyond [0, 1], for images that are not clipped.
 
   Args:
     metric: Its name, for the message.
@@ -32,21 +38,21 @@ def check_pair(
   Raises:
     TypeError: If one is neither float32 nor float64.
     ValueError: If the two are not of one shape [B, H, W, C], if a side is below
-      `smallest_px`, or if values are those of another range, such as 0..255.
+      `smallest_px`, or if values are not finite or those of another range, such as 0..255.
   """
-  pair = {"distorted": jnp.asarray(distorted), "reference": jnp.asarray(reference)}
+  pair = {"distorted": distorted, "reference": reference}
   for name, images in pair.items():
     check_type(metric, name, images)
-  shape = pair["distorted"].shape
-  if len(shape) != 4 or shape != pair["reference"].shape:
+  shape = distorted.shape
+  if len(shape) != 4 or shape != reference.shape or is_channels_first(shape):
     raise ValueError(
       f"{metric}: expected two images of one shape [B, H, W, C], got distorted "
-      f"{shape} and reference {pair['reference'].shape}"
+      f"{shape} and reference {reference.shape}{advise_layout(shape)}"
     )
-  check_sides(metric, pair["distorted"], smallest_px=smallest_px)
+  check_sides(metric, distorted, smallest_px=smallest_px)
   for name, images in pair.items():
     check_values(metric, name, images)
-  return pair["distorted"], pair["reference"]
+  return jnp.asarray(distorted), jnp.asarray(reference)
 
 
 def to_planes(images: Images) -> Planes:

@@ -1,10 +1,10 @@
 """HVS-SD, the signal-degradation network: what vision loses between eye and brain.
 
-A rate-distortion autoencoder with GDN. Images are float32 in [0, 1], NHWC, RGB, with H
-and W multiples of 8; features are [B, H/8, W/8, channels], float32. `dtype` is what the
-layers between compute in, None: float32 as well. The feature, which is counted in whole
-steps, and the reconstruction always come out of a layer that computes in float32. An
-`extent` (see `layers`) counts pixels of the image, in multiples of 8.
+It is a rate-distortion autoencoder with GDN. Images are float32 in [0, 1], NHWC, RGB, H and W
+multiples of 8; features are float32, [B, H/8, W/8, channels]. The inner layers compute in
+`dtype`, or in float32 where it is None. The layers that give the feature, whose rate counts
+steps of 1, and the reconstruction always compute in float32. An extent (see `extents`) counts
+pixels of the image, in multiples of 8.
 """
 
 import math
@@ -15,12 +15,13 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.model.layers import GDN, DownsamplingConv, Extent, UpsamplingConv, keep, shrink
+from hvsjnd_jax.model.extents import Extent, mask_outside, shrink_extent
+from hvsjnd_jax.model.layers import GDN, DownsamplingConv, UpsamplingConv
 from hvsjnd_jax.ops.types import RGBImages
 
 Features = Float[Array, "b h/8 w/8 c"]
 
-STRIDE = 8  # pixels of an image side for one cell of the feature
+STRIDE = 8  # pixels of the image to one cell of the feature, along each side
 
 _LIKELIHOOD_FLOOR = 1e-10
 
@@ -28,7 +29,7 @@ _MAX_BITS = 50.0
 
 
 class Encoder(nnx.Module):
-  """Three strided convolutions with GDN between them: image to feature."""
+  """Maps images to features: three strided convolutions with GDN between them."""
 
   def __init__(self, channels: int, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
     self.dtype = dtype
@@ -40,15 +41,15 @@ class Encoder(nnx.Module):
     self.conv3 = DownsamplingConv(channels, channels, rngs=rngs, use_bias=False)
 
   def __call__(self, images: RGBImages, *, extent: Extent | None = None) -> Features:
-    """The feature; past the extent, where the image must be 0, it is 0 too."""
+    """Computes the feature, which is 0 past the extent; so must the image be."""
     hidden = images.astype(self.dtype or images.dtype)
-    hidden = keep(self.gdn1(self.conv1(hidden)), shrink(extent, 2))
-    hidden = keep(self.gdn2(self.conv2(hidden)), shrink(extent, 4))
-    return keep(self.conv3(hidden.astype(images.dtype)), shrink(extent, 8))
+    hidden = mask_outside(self.gdn1(self.conv1(hidden)), shrink_extent(extent, 2))
+    hidden = mask_outside(self.gdn2(self.conv2(hidden)), shrink_extent(extent, 4))
+    return mask_outside(self.conv3(hidden.astype(images.dtype)), shrink_extent(extent, 8))
 
 
 class Decoder(nnx.Module):
-  """Three transposed convolutions with inverse GDN between them: feature to image."""
+  """Maps features to images: three transposed convolutions with inverse GDN between them."""
 
   def __init__(self, channels: int, *, dtype: Dtype | None = None, rngs: nnx.Rngs):
     self.dtype = dtype
@@ -59,17 +60,17 @@ class Decoder(nnx.Module):
     self.deconv3 = UpsamplingConv(channels, 3, rngs=rngs)
 
   def __call__(self, features: Features, *, extent: Extent | None = None) -> RGBImages:
-    """The image, of any value past the extent."""
+    """Computes the image; its values past the extent mean nothing."""
     hidden = features.astype(self.dtype or features.dtype)
-    hidden = keep(self.igdn1(self.deconv1(hidden)), shrink(extent, 4))
-    hidden = keep(self.igdn2(self.deconv2(hidden)), shrink(extent, 2))
+    hidden = mask_outside(self.igdn1(self.deconv1(hidden)), shrink_extent(extent, 4))
+    hidden = mask_outside(self.igdn2(self.deconv2(hidden)), shrink_extent(extent, 2))
     return self.deconv3(hidden.astype(features.dtype))
 
 
 class _Bijection(nnx.Module):
   """One monotone step of the cumulative distribution.
 
-  t + tanh(t)·tanh(a) with t = v·softplus(h) + b; for the last step sigmoid(t).
+  Computes t + tanh(t)·tanh(a) with t = v·softplus(h) + b, or sigmoid(t) as the last step.
   """
 
   def __init__(self, channels: int, *, rngs: nnx.Rngs, last: bool = False):
@@ -88,9 +89,9 @@ class _Bijection(nnx.Module):
 
 
 class BitEstimator(nnx.Module):
-  """Factorised entropy model: a learnt cumulative distribution F for each channel.
+  """A factorised entropy model: a learnt cumulative distribution F for each channel.
 
-  P(z) = F(z + 0.5) - F(z - 0.5), with F = f4∘f3∘f2∘f1.
+  A feature z has the probability F(z + 0.5) - F(z - 0.5), with F = f4∘f3∘f2∘f1.
 
   Source: Ballé et al., "Variational image compression with a scale hyperprior", 2018.
   """
@@ -102,11 +103,11 @@ class BitEstimator(nnx.Module):
     self.f4 = _Bijection(channels, rngs=rngs, last=True)
 
   def cumulative(self, values: Features) -> Features:
-    """F, the probability that a feature lies below each value."""
+    """Computes F, the probability that a feature lies below each value."""
     return self.f4(self.f3(self.f2(self.f1(values))))
 
   def __call__(self, features: Features) -> Float[Array, " b"]:
-    """Bits that each image's feature costs, [B]."""
+    """Counts the bits that each image's feature costs, [B]."""
     likelihood = self.cumulative(features + 0.5) - self.cumulative(features - 0.5)
     bits = -jnp.log(likelihood + _LIKELIHOOD_FLOOR) / math.log(2)
     return jnp.clip(bits, 0, _MAX_BITS).sum(axis=(1, 2, 3))
@@ -117,7 +118,7 @@ class HVSSD(nnx.Module):
 
   Args:
     channels: Width of every hidden layer; 128 in the paper (1,725,571 parameters).
-    dtype: What the layers compute in; None: as the images.
+    dtype: What the inner layers compute in; None means the type of the images.
     rngs: Source of the initial weights.
 
   Source: Jin et al., arXiv 2208.07583.
@@ -130,10 +131,10 @@ class HVSSD(nnx.Module):
     self.bit_estimator = BitEstimator(channels, rngs=rngs)
 
   def __call__(self, images: RGBImages) -> RGBImages:
-    """The decoder's output, not clipped: what is left of the image after degradation."""
+    """Computes the reconstruction, not clipped: what degradation leaves of the image."""
     return self.decoder(self.encoder(images))
 
   def bits_per_pixel(self, features: Features) -> Float[Array, " b"]:
-    """Estimated rate of each image's feature in bits per image pixel, [B]."""
+    """Estimates the rate of each image's feature in bits per image pixel, [B]."""
     _, h, w, _ = features.shape
     return self.bit_estimator(features) / (STRIDE**2 * h * w)

@@ -1,12 +1,8 @@
-"""Layers of the networks: GDN, the convolutions, what stands at an image's edge.
+"""Layers of the networks: GDN and the convolutions.
 
-Arrays are float, NHWC. Kernels are HWIO. A module computes in the precision of what comes
-in: its parameters are cast to it. Everything here supports reverse-mode differentiation of
-any order; the custom derivatives below do not support forward mode.
-
-An image may be smaller than the array it lies in, at the top left. Its extent, [B, 2], then
-says how many rows and columns are the image's own, and a layer given the extent treats the
-image as if the array ended there. None: the array is the image.
+Arrays are float, NHWC; kernels are HWIO. A module computes in the precision of its input, to
+which it casts its parameters. Everything here supports reverse-mode differentiation of any
+order; the custom derivatives do not support forward mode.
 """
 
 import functools
@@ -17,11 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from hvsjnd_jax.model.extents import Extent, extend_past
 from hvsjnd_jax.ops.types import Images
-
-Extent = Int[Array, "b 2"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -31,23 +26,23 @@ _PEDESTAL = _REPARAM_OFFSET**2
 
 _BETA_MIN = 1e-6
 
-# Up to so many output channels one pass over the input beats four without needless products.
+# Up to this many output channels, one pass with needless products is faster than four without.
 _FEW_CHANNELS = 16
 
 
 @jax.custom_vjp
 def lower_bound(value: Array, minimum: float) -> Array:
-  """max(value, minimum), whose gradient still lets a bounded value come back up.
+  """Computes max(value, minimum) with a gradient that lets a bounded value rise again.
 
-  Unlike `jnp.maximum`, the gradient also passes below the bound when it is negative,
-  that is when a descent step would raise the value.
+  Unlike that of `jnp.maximum`, the gradient also passes below the bound where it is negative,
+  that is, where a descent step would raise the value.
 
   Args:
     value: Float array of any shape.
     minimum: The bound. It receives no gradient.
 
   Returns:
-    Array like `value`, >= minimum.
+    An array like `value`, >= minimum.
 
   Source: Ballé et al., "End-to-end Optimized Image Compression", 2017.
   """
@@ -66,15 +61,15 @@ lower_bound.defvjp(_lower_bound_forward, _lower_bound_backward)
 
 
 class GDN(nnx.Module):
-  """Generalised divisive normalisation, the gain control of early vision.
+  """Generalised divisive normalisation (GDN), the gain control of early vision.
 
-  u_i / n_i, or u_i · n_i for the inverse, with n_i = sqrt(b_i + sum_j g_ij u_j^2).
-  The raw parameters are square roots: b = LB(beta)^2 - p and g = LB(gamma)^2 - p, with
-  p = (2^-18)^2, so that b stays above 1e-6 and g above 0.
+  Computes u_i / n_i, or u_i · n_i for the inverse, with n_i = sqrt(b_i + sum_j g_ij u_j^2).
+  The raw parameters are square roots: b = LB(beta)^2 - p and g = LB(gamma)^2 - p, where LB is
+  `lower_bound` and p = (2^-18)^2, so that b stays above 1e-6 and g above 0.
 
   Args:
     channels: Channels of input and output.
-    inverse: Multiply by n instead of dividing.
+    inverse: Whether to multiply by n instead of dividing.
 
   Source: Ballé et al., "Density Modeling of Images using a Generalized Normalization
   Transformation", 2016.
@@ -95,7 +90,7 @@ class GDN(nnx.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _scale_by_energy(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Images:
-  """u · (b + u^2 g)^exponent, for the exponents 1/2 and -1/2."""
+  """Computes u · (b + u^2 g)^exponent, for the exponents 1/2 and -1/2."""
   return _scale_forward(inputs, gamma, beta, exponent)[0]
 
 
@@ -106,7 +101,7 @@ def _scale_forward(inputs: Images, gamma: Array, beta: Array, exponent: float) -
 
 
 def _scale_backward(exponent: float, saved: Any, gradient: Images) -> Any:
-  # Only the gain is kept: the derivative's power of the energy is one of the gain.
+  # The gain alone is saved: the power of the energy in the derivative is a power of the gain.
   inputs, gamma, gain = saved
   slope = exponent * (1 / gain if exponent > 0 else gain**3)
   energy_gradient = gradient * inputs * slope
@@ -123,11 +118,11 @@ _scale_by_energy.defvjp(_scale_forward, _scale_backward)
 def downsampling_conv(
   inputs: Float[Array, "b h w i"], kernel: Float[Array, "5 5 i o"]
 ) -> Float[Array, "b h/2 w/2 o"]:
-  """5x5 convolution, stride 2, zero padding 2; H and W must be even.
+  """Convolves with a 5x5 kernel, stride 2 and zero padding 2; H and W must be even.
 
-  Its input gradient is `upsampling_conv` with the same kernel, the two being one linear map
-  and its transpose. XLA's own gradient is an input-dilated convolution, which is slower on a
-  CPU: docs/speed.md has both.
+  Its input gradient is `upsampling_conv` with the same kernel: the two are a linear map and its
+  transpose. XLA's own gradient is an input-dilated convolution, which is slower on a CPU
+  (docs/speed.md has both times).
   """
   return _convolve(inputs, kernel, stride=2, padding=((2, 2), (2, 2)))
 
@@ -136,13 +131,14 @@ def downsampling_conv(
 def upsampling_conv(
   inputs: Float[Array, "b h w o"], kernel: Float[Array, "5 5 i o"]
 ) -> Float[Array, "b 2h 2w i"]:
-  """The transpose of `downsampling_conv`: 5x5, stride 2, output twice as large.
+  """Applies the transpose of `downsampling_conv`: 5x5, stride 2, output twice as large.
 
-  Written as four stride-1 convolutions, one per parity of the output row and column,
-  whose results are interleaved: no multiplication by the zeros of a dilated input. With few
-  output channels the four are one, whose kernel has zeros for the taps that a parity lacks.
-  The kernel gradient is that of `downsampling_conv`; XLA's own, of the input-dilated form, is
-  far slower on a CPU (docs/speed.md).
+  It runs as four convolutions of stride 1, one for each parity of the output row and column,
+  whose results are interleaved, so that nothing is multiplied by the zeros of a dilated input.
+  With few output channels the four run as one, whose kernel has zeros for the taps that a
+  parity lacks. The kernel gradient is that of `downsampling_conv`; XLA's own, of the
+  input-dilated form, is far slower on a CPU (docs/speed.md).
+
   Equals PyTorch's ConvTranspose2d(5, stride=2, padding=2, output_padding=1).
   """
   b, h, w, _ = inputs.shape
@@ -178,7 +174,7 @@ def _convolve(
 
 
 def _kernel_gradient(large: Array, small: Array, kernel: Array) -> Array:
-  """Gradient of <small, downsampling_conv(large, kernel)> with respect to the kernel."""
+  """Computes the gradient of <small, downsampling_conv(large, kernel)> for the kernel."""
 
   def conv(kernel: Array) -> Array:
     return _convolve(large, kernel, stride=2, padding=((2, 2), (2, 2)))
@@ -203,21 +199,21 @@ upsampling_conv.defvjp(
 
 
 def _xavier_normal(rngs: nnx.Rngs, shape: tuple[int, ...], *, gain: float) -> Array:
-  """Normal with deviation gain·sqrt(2 / (fan_in + fan_out)), as PyTorch counts fans."""
+  """Draws from a normal of deviation gain·sqrt(2 / (fan_in + fan_out)), with PyTorch's fans."""
   *window, inputs, outputs = shape
   deviation = gain * math.sqrt(2 / (math.prod(window) * (inputs + outputs)))
   return deviation * jax.random.normal(rngs.params(), shape)
 
 
 class DownsamplingConv(nnx.Module):
-  """`downsampling_conv` with its kernel and, unless switched off, a bias.
+  """`downsampling_conv` with its kernel and, by default, a bias.
 
   Args:
-    inputs: Channels that come in.
-    outputs: Channels that go out.
+    inputs: Number of input channels.
+    outputs: Number of output channels.
     rngs: Source of the initial kernel, Xavier-normal.
-    gain: Factor on the kernel's initial deviation.
-    use_bias: Whether to add a bias, 0.01 at first.
+    gain: Factor on the initial deviation of the kernel.
+    use_bias: Whether to add a bias, which is 0.01 at first.
   """
 
   def __init__(
@@ -238,11 +234,11 @@ class DownsamplingConv(nnx.Module):
 
 
 class UpsamplingConv(nnx.Module):
-  """`upsampling_conv` with a bias. The kernel is [5, 5, outputs, inputs].
+  """`upsampling_conv` with its kernel, [5, 5, outputs, inputs], and a bias, 0.01 at first.
 
   Args:
-    inputs: Channels that come in.
-    outputs: Channels that go out.
+    inputs: Number of input channels.
+    outputs: Number of output channels.
     rngs: Source of the initial kernel, Xavier-normal.
   """
 
@@ -256,12 +252,12 @@ class UpsamplingConv(nnx.Module):
 
 
 class ReflectingConv(nnx.Module):
-  """3x3 convolution with a bias; what lies past the edge is the image reflected.
+  """3x3 convolution with a bias, which sees the image reflected past its edge.
 
   Args:
-    inputs: Channels that come in.
-    outputs: Channels that go out.
-    stride: Of rows and columns alike.
+    inputs: Number of input channels.
+    outputs: Number of output channels.
+    stride: Stride of rows and columns alike.
     rngs: Source of the initial kernel, LeCun-normal; the bias is 0 at first.
   """
 
@@ -272,56 +268,15 @@ class ReflectingConv(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(outputs))
 
   def __call__(self, inputs: Images, *, extent: Extent | None = None) -> Images:
-    # Both for XLA's CPU kernels: channels in eights; and a column of padding, as those for
-    # convolutions that pad are several times as fast (jax 0.10.2). What comes of it is dropped.
+    # Two accommodations of XLA's CPU kernels (jax 0.10.2): channels are filled up to a multiple
+    # of eight; and the convolution pads one column, whose results are cut off below, because
+    # kernels of convolutions that pad are several times as fast.
     fill = -inputs.shape[3] % 8
     kernel = jnp.pad(self.kernel[...], ((0, 0), (0, 0), (0, fill), (0, 0))).astype(inputs.dtype)
     filled = jnp.pad(inputs, ((0, 0), (0, 0), (0, 0), (0, fill)))
     padded = jnp.pad(filled, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     for axis in (1, 2):
-      padded = _continue(padded, extent, axis, step=2)
+      padded = extend_past(padded, extent, axis, step=2)
     outputs = _convolve(padded, kernel, stride=self.stride, padding=((0, 0), (0, self.stride)))
     width = -(-inputs.shape[2] // self.stride)
     return outputs[:, :, :width] + self.bias[...].astype(inputs.dtype)
-
-
-def double(maps: Images, *, extent: Extent | None = None) -> Images:
-  """Bilinear, twice the size, half-pixel centres; past the edge stands the edge again."""
-  for axis in (1, 2):
-    padded = jnp.pad(maps, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="edge")
-    padded = _continue(padded, extent, axis, step=1)
-    before, after = (
-      lax.slice_in_dim(padded, start, start + maps.shape[axis], axis=axis) for start in (0, 2)
-    )
-    # The even and the odd rows (columns) of the result.
-    halves = (0.75 * maps + 0.25 * before, 0.75 * maps + 0.25 * after)
-    shape = [size * (2 if i == axis else 1) for i, size in enumerate(maps.shape)]
-    maps = jnp.stack(halves, axis=axis + 1).reshape(shape)
-  return maps
-
-
-def keep(maps: Images, extent: Extent | None) -> Images:
-  """The maps, zero outside the extent: what a convolution shall see past the edge."""
-  if extent is None:
-    return maps
-  rows, columns = (
-    lax.broadcasted_iota(jnp.int32, maps.shape[:3], axis) < extent[:, axis - 1, None, None]
-    for axis in (1, 2)
-  )
-  return jnp.where((rows & columns)[..., None], maps, 0)
-
-
-def shrink(extent: Extent | None, factor: int) -> Extent | None:
-  """The extent behind layers that stride by `factor` in all; sides are rounded up."""
-  return None if extent is None else -(-extent // factor)
-
-
-def _continue(padded: Images, extent: Extent | None, axis: int, *, step: int) -> Images:
-  """Padded by one: what lies there past the extent repeats what lies `step` before it."""
-  if extent is None:
-    return padded
-  past = extent[:, axis - 1] + 1
-  images = jnp.arange(len(padded))
-  if axis == 1:
-    return padded.at[images, past].set(padded[images, past - step])
-  return padded.at[images, :, past].set(padded[images, :, past - step])

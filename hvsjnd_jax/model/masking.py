@@ -1,7 +1,7 @@
-"""How much noise an image's own luminance and contrast hide: a model without weights.
+"""The masking threshold: how much noise an image's own luminance and contrast hide.
 
-Images are float in [0, 1], NHWC, RGB. Luma is .299 R + .587 G + .114 B. Local means are over
-those pixels of 5x5 that the image has.
+It is a model without weights. Images are float in [0, 1], NHWC, RGB. Luma is .299 R + .587 G +
+.114 B. Local means are over those pixels of a 5x5 window that lie within the image.
 """
 
 import functools
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.model.layers import Extent, keep
+from hvsjnd_jax.model.extents import Extent, mask_outside
+from hvsjnd_jax.ops.checks import check_images
 from hvsjnd_jax.ops.color import LUMA
-from hvsjnd_jax.ops.types import RGBImages
+from hvsjnd_jax.ops.types import RGBImages, RGBImagesLike
 
 Luma = Float[Array, "b h w 1"]
-
 
 _WINDOW_PX = 5
 
@@ -34,34 +34,42 @@ _DETAIL_FLOOR = _GRAY_LEVEL
 _DETAIL_RANGE = 1.8
 
 
-def threshold(images: RGBImages, *, extent: Extent | None = None) -> RGBImages:
-  """The amplitude of noise that contrast, luminance and detail mask, of each channel.
+def threshold(images: RGBImagesLike) -> RGBImages:
+  """Computes the amplitude of noise that contrast, luminance and detail mask in each channel.
 
     T = t · (1 + (s / t)²)^(0.7 / 2) · ((m + d) / (1/2 + d))^(-1/4) · exp(-1.8 tanh(z / 2))
 
-  with t two gray levels, on flat mid-gray; s the standard deviation of luma and m its mean;
-  d three gray levels; and z = (x - mean of x) / sqrt(s² + p²), where x is the channel's
-  value and p one gray level. So contrast masks with a power law, the dark bears more than
-  the bright, and within fine detail the dark side does.
+  with t two gray levels, the threshold on flat mid-gray; s the standard deviation of luma and
+  m its mean; d three gray levels; and z = (x - mean of x) / sqrt(s² + p²), where x is the
+  channel's value and p one gray level. So contrast masks by a power law, dark regions bear
+  more noise than bright ones, and within fine detail the dark side bears more.
 
-  Only proportions count: they say where noise hides, not how much of it nobody sees.
+  Only proportions matter: they say where noise hides, not how much of it goes unseen.
 
   Args:
-    images: Images in [0, 1].
-    extent: Where the images end (see `layers`).
+    images: Images in [0, 1], float32 or float64.
 
   Returns:
     Amplitudes, > 0, in units of the images.
 
+  Raises:
+    TypeError, ValueError: If the images are others (see `ops.checks`).
+
   Source: Legge & Foley, "Contrast masking in human vision", 1980, for the power of contrast;
   the rest is ours. The constants were chosen on training photographs, by Butteraugli, for
-  noise of one PSNR in every channel: the default weights' card has the search.
+  noise of one PSNR in every channel; the card of the default weights describes the search.
 
   Examples:
     >>> gray = jnp.full((1, 8, 8, 3), 0.5)
     >>> round(255 * float(threshold(gray).mean()), 3)
     2.0
   """
+  check_images("threshold", images)
+  return threshold_within(jnp.asarray(images), None)
+
+
+def threshold_within(images: RGBImages, extent: Extent | None) -> RGBImages:
+  """Computes `threshold` for images that end at the extent, of any float type, unchecked."""
   mean, luma, variance = _measure(images, extent)
   contrast = (1 + variance / _FLAT_THRESHOLD**2) ** (_CONTRAST_EXPONENT / 2)
   adaptation = ((luma + _DARK_LIGHT) / (0.5 + _DARK_LIGHT)) ** -_ADAPTATION_EXPONENT
@@ -70,20 +78,20 @@ def threshold(images: RGBImages, *, extent: Extent | None = None) -> RGBImages:
 
 
 def _measure(images: RGBImages, extent: Extent | None) -> tuple[RGBImages, Luma, Luma]:
-  """Local means of the channels and of luma, and luma's variance."""
+  """Computes local means of the channels and of luma, and the variance of luma."""
   weights = jnp.asarray(LUMA, images.dtype)[:, None]
-  # Values about the middle: less is lost when squares are subtracted.
+  # Centred on mid-gray, values lose less precision when squares are subtracted.
   centred = images - 0.5
   squares = jnp.square(centred @ weights)
   parts = jnp.concatenate([centred, squares, jnp.ones_like(squares)], axis=-1)
-  sums = _sum_windows(keep(parts, extent))
+  sums = _sum_windows(mask_outside(parts, extent))
   mean, square = sums[..., :3] / sums[..., 4:], sums[..., 3:4] / sums[..., 4:]
   luma = mean @ weights
   return mean + 0.5, luma + 0.5, jnp.maximum(square - luma**2, 0)
 
 
 def _sum_windows(maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-  """Sums over windows, zeros being past the edge."""
+  """Sums over windows around every pixel, with zeros past the edge."""
   for axis in (1, 2):
     padded = jnp.pad(maps, [(_WINDOW_PX // 2,) * 2 if i == axis else (0, 0) for i in range(4)])
     shifted = [

@@ -1,60 +1,69 @@
-"""Images of any size through windows of one: one compile, and memory that does not grow.
+"""Computes JND maps of images of any size through windows of one fixed shape.
 
-Both networks are convolutional, and reach a bounded number of pixels; only sums, minima and
-maxima are global. So an image is computed window by window, in two passes: the priors, whose
-statistics are gathered on the way, then the map. A window overlaps its neighbours by the
-networks' reach and keeps its inner part; one that reaches past the image's end is told where
-that is. The result is that of the whole image, to float32 rounding.
+So all sizes share one compile, and device memory does not grow with the image. Both networks
+are convolutional and see a bounded number of pixels; only sums, minima and maxima are global.
+An image is computed window by window in two passes: first the priors, whose statistics are
+gathered on the way, then the map. Windows overlap by the reach of the networks, and one that
+extends past the end of its image is given the image's extent. The result is that of the whole
+image, to float32 rounding.
 
-Images are NHWC, RGB, uint8 or float in [0, 1]; they, and all results, are NumPy arrays on
-the host, where they are the only things of an image's size. Windows are split among the
-devices of this process.
+Images are NHWC, RGB, uint8 or float in [0, 1]. They and all results are NumPy arrays on the
+host, and nothing else is as large as an image.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jax.core import Tracer
+from jaxtyping import Array, Float
 
-from hvsjnd_jax.model.generator import REFERENCE_SIZES, JNDGenerator, Resolution
+from hvsjnd_jax.model import generator, tiling
+from hvsjnd_jax.model.extents import Extent
+from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.hvs_sd import HVSSD, STRIDE
-from hvsjnd_jax.model.layers import Extent
-from hvsjnd_jax.model.priors import AttentionLayer, trace
-from hvsjnd_jax.runtime.sharding import make_mesh, shard_batch
+from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd, enlarge_as_published
+from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX, JNDModel
+from hvsjnd_jax.model.priors import (
+  AttentionLayer,
+  draw_attention,
+  forward_backward,
+  normalize,
+)
+from hvsjnd_jax.model.tiling import Inputs, Tile
+from hvsjnd_jax.ops.checks import check_images, check_rgb, check_sides
+from hvsjnd_jax.ops.types import HostImages
 
 # How far a pixel of the input gradient sees: 14 pixels through each of encoder and decoder,
-# forth and back. In multiples of 8, as all windows start at a cell of the feature.
+# forward and back. In multiples of 8, as every window starts at a cell of the feature.
 PRIORS_REACH_PX = 56
 
-# How far one of the JND map sees: 14 pixels through six convolutions, 6 through the resizing.
+# How far a pixel of the JND map sees: 14 pixels through six convolutions, 6 through the resizing.
 MAP_REACH_PX = 24
 
-# Sides are multiples of this: the fewer shapes, the more often one has been compiled before.
+# Planned sides are multiples of this: the fewer shapes there are, the more often one has been
+# compiled before.
 _SIDE_STEP_PX = 64
 
-# Where the window's memory is the host's.
+# The largest planned window where it shares the host's memory.
 _HOST_PIXELS = 2**20
 
-# Measured on a CPU, of a window's pixel: 1000.
+# Memory for a pixel of a window; 1000 was measured on a CPU.
 _BYTES_PER_PIXEL = 1200
-
-Images = UInt8[np.ndarray, "b h w 3"] | Float[np.ndarray, "b h w 3"]
 
 
 class Window(NamedTuple):
-  """Sides of a window in pixels, multiples of 8."""
+  """The sides of a window in pixels, multiples of 8."""
 
   height: int
   width: int
 
 
 class Maps(NamedTuple):
-  """JND maps and priors, as `estimator.Analysis` holds them, on the host."""
+  """JND maps and priors as in `Analysis`, on the host."""
 
   jnd: Float[np.ndarray, "b h w 3"]
   degraded: Float[np.ndarray, "b h w 3"]
@@ -63,12 +72,12 @@ class Maps(NamedTuple):
 
 
 def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = None) -> Window:
-  """The window that computes images of these sizes with the fewest pixels.
+  """Finds the window that computes images of these sizes with the fewest pixels.
 
   Args:
     sizes: Height and width of each image.
-    max_pixels: How large a window may be. None: a million pixels on a CPU (1 GB), on
-      other devices what half their memory holds.
+    max_pixels: Limit on the size of a window. None means a million pixels on a CPU (1 GB),
+      and on other devices what half of their memory holds.
 
   Returns:
     Height and width, multiples of 64, the height no more than the width.
@@ -84,7 +93,7 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
   least = 2 * _SIDE_STEP_PX  # more than the overlap with two neighbours
   if limit < least**2:
     raise ValueError(f"plan_window: expected max_pixels of at least {least**2}, got {limit}")
-  # An image that is upright in a lying window is turned: see `analyze`.
+  # An upright image is turned to fit a wide window: see `analyze`.
   heights, widths = np.sort(np.asarray(sizes), axis=1).T
   largest = min(limit // least, _SIDE_STEP_PX * math.ceil(int(widths.max()) / _SIDE_STEP_PX))
   sides = np.arange(least, max(largest, least) + 1, _SIDE_STEP_PX)
@@ -106,16 +115,16 @@ def _count_windows(lengths: np.ndarray, side: int) -> np.ndarray:
 def _count_pixels() -> int:
   devices = jax.local_devices()
   memory = None if devices[0].platform == "cpu" else devices[0].memory_stats()
-  if memory is None:  # the host's, which they share; or a device that does not tell
+  if memory is None:  # the devices share the host's memory, or do not tell how much they have
     return _HOST_PIXELS // len(devices)
   return memory["bytes_limit"] // (2 * _BYTES_PER_PIXEL)
 
 
 def check_window(window: tuple[int, int]) -> Window:
-  """The window, if it can be one.
+  """Refuses a window with sides that cannot be used, and returns any other.
 
   Raises:
-    ValueError: If a side is no multiple of 8 above 112.
+    ValueError: If a side is not a multiple of 8 above 112.
   """
   height, width = window
   least = 2 * PRIORS_REACH_PX
@@ -127,165 +136,174 @@ def check_window(window: tuple[int, int]) -> Window:
 
 
 def analyze(
-  hvs_sd: HVSSD,
-  generator: JNDGenerator,
-  images: Images,
+  model: JNDModel,
+  images: HostImages,
   *,
   window: tuple[int, int],
-  resolution: Resolution,
-  attention: AttentionLayer,
+  resolution: Resolution | None = None,
+  attention_layer: AttentionLayer | None = None,
 ) -> Maps:
-  """The JND maps and their priors, as `estimator.analyze` gives them.
+  """Estimates JND maps and their priors, as `hvsjnd_jax.analyze`, through windows.
 
   Args:
-    hvs_sd: The signal-degradation network.
-    generator: The JND generator.
-    images: [B, H, W, 3], H and W at least 8.
-    window: Height and width, multiples of 8 above 112. Where image and window lie
-      crosswise, one upright and one not, the image is turned, and the kernels with it:
-      photographs of both kinds share a shape.
-    resolution: As `estimate`.
-    attention: As `estimate`.
+    model: What `hvsjnd_jax.load` returned.
+    images: Images of uint8, or of floats in [0, 1], [B, H, W, 3], H and W at least 8.
+    window: Height and width, multiples of 8 above 112; `plan_window` finds good ones. Where
+      one of image and window is upright and the other is not, the image is turned, and the
+      kernels with it, so that photographs of both kinds share a shape.
+    resolution: As `hvsjnd_jax.estimate`.
+    attention_layer: As `hvsjnd_jax.estimate`.
 
   Returns:
     The maps and the priors, NumPy arrays, float32 as the weights.
 
   Raises:
-    ValueError: If the window has other sides.
+    TypeError, ValueError: As `hvsjnd_jax.estimate`, but that 8-bit images pass.
 
   Examples:
-    >>> model = hvsjnd_jax.load()
     >>> images = np.zeros((1, 16, 24, 3), np.uint8)
-    >>> options = {"resolution": "native", "attention": "reconstruction"}
-    >>> analyze(model.hvs_sd, model.generator, images, window=(128, 128), **options).jnd.shape
+    >>> analyze(hvsjnd_jax.load(), images, window=(128, 128)).jnd.shape
     (1, 16, 24, 3)
   """
+  options = model.choose_options(resolution, attention_layer)
   sides = check_window(window)
+  _check(images)
+  images = np.asarray(images)
   _, height, width, _ = images.shape
-  if (height - width) * (sides.height - sides.width) < 0:
-    hvs_sd, generator = jax.tree.map(_turn_kernel, (hvs_sd, generator))
-    turned = analyze(
-      hvs_sd,
-      generator,
-      images.swapaxes(1, 2),
-      window=sides,
-      resolution=resolution,
-      attention=attention,
+  if (height - width) * (sides.height - sides.width) >= 0:
+    return _analyze(model, images, sides, *options)
+  turned = _analyze(jax.tree.map(_turn_kernel, model), images.swapaxes(1, 2), sides, *options)
+  return Maps(*(maps.swapaxes(1, 2) for maps in turned))
+
+
+def _check(images: HostImages) -> None:
+  if isinstance(images, Tracer):
+    raise ValueError(
+      "windows.analyze: expected no window under jax.jit, jax.grad or jax.vmap; compute the "
+      "images whole"
     )
-    return Maps(*(maps.swapaxes(1, 2) for maps in turned))
-  degraded, attentions, gradient = _compute_priors(hvs_sd, images, sides, attention)
-  jnd = _draw_maps(generator, (images, attentions, gradient), sides, resolution)
-  return Maps(jnd, degraded, attentions, gradient)
+  if getattr(images, "dtype", None) == np.uint8:
+    check_rgb("windows.analyze", images)
+    check_sides("windows.analyze", images, smallest_px=MIN_SIDE_PX)
+  else:
+    check_images("windows.analyze", images, smallest_px=MIN_SIDE_PX, half=True)
 
 
 def _turn_kernel(parameter: Array) -> Array:
   return parameter.swapaxes(0, 1) if parameter.ndim == 4 else parameter
 
 
+def _analyze(
+  model: JNDModel,
+  images: np.ndarray,
+  window: Window,
+  resolution: Resolution,
+  attention_layer: AttentionLayer,
+) -> Maps:
+  degraded, attention, gradient = _compute_priors(model, images, window, attention_layer)
+  jnd = _draw_maps(model.generator, (images, attention, gradient), window, resolution)
+  return Maps(jnd, degraded, attention, gradient)
+
+
 def _compute_priors(
-  hvs_sd: HVSSD, images: Images, window: Window, attention: AttentionLayer
+  model: JNDModel, images: np.ndarray, window: Window, attention_layer: AttentionLayer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Degraded image, attention map and input gradient."""
+  """Computes the degraded images, attention maps and input gradients."""
   b, h, w, _ = images.shape
-  dtype = hvs_sd.encoder.conv1.kernel[...].dtype
+  dtype = model.param_dtype
   degraded, gradient = np.empty(images.shape, dtype), np.empty(images.shape, dtype)
-  # What attention is read off, and the sum of its pull by channel.
   stride, channels, activation = 1, 3, degraded
-  if attention == "feature":
-    stride, channels = STRIDE, hvs_sd.channels
+  if attention_layer == "feature":
+    stride, channels = STRIDE, model.hvs_sd.channels
     activation = np.empty((b, -(-h // stride), -(-w // stride), channels), dtype)
-  pulls = np.zeros((b, channels))
+  cotangents = np.zeros((b, 1, 1, channels))  # the sum over each image
+  load = functools.partial(_load_padded, images, window, dtype)
 
-  def load(tile: _Tile) -> tuple[np.ndarray, ...]:
-    part = _read(images, tile, window, dtype)
-    own = part.shape[:2]
-    part = np.pad(part, (*((0, -side % STRIDE) for side in own), (0, 0)), mode="reflect")
-    return _fill(part, window), *(np.asarray(size, np.int32) for size in (own, part.shape[:2]))
+  def run(*inputs: Array) -> _Passed:
+    pixels = np.asarray(h * w, dtype)
+    return _pass(model.hvs_sd, *inputs, pixels, attention_layer=attention_layer)
 
-  def run(parts: Array, own: Array, extent: Array) -> _Seen:
-    return _trace(hvs_sd, parts, own, extent, np.asarray(h * w, dtype), attention=attention)
+  for tile, passed in tiling.sweep(run, load, tiling.cover(images.shape, window, PRIORS_REACH_PX)):
+    part, part_gradient, part_activation, cotangent = passed
+    degraded[tile.place] = part[tile.inner]
+    gradient[tile.place] = part_gradient[tile.inner]
+    small = tile.scale_down(stride)
+    activation[small.place] = part_activation[small.inner]
+    cotangents[tile.image] += cotangent[small.inner].sum(axis=(0, 1), dtype=np.float64)
 
-  for tile, seen in _sweep(run, load, _tile(images, window, PRIORS_REACH_PX)):
-    degraded[tile.place] = seen.degraded[tile.inner]
-    gradient[tile.place] = seen.gradient[tile.inner]
-    place, inner = tile.shrink(stride)
-    activation[place] = seen.activation[inner]
-    pulls[tile.image] += seen.pull[inner].sum(axis=(0, 1), dtype=np.float64)
-
-  weights = (pulls / math.prod(activation.shape[1:3])).astype(dtype)
-  attentions = np.empty((b, h, w, 1), dtype)
+  weights = (cotangents / math.prod(activation.shape[1:3])).astype(dtype)
+  attention = np.empty((b, h, w, 1), dtype)
   for i in range(b):
-    cam = np.abs(activation[i] @ weights[i])
-    if attention == "feature":
-      cam = _resize(cam, (STRIDE * cam.shape[0], STRIDE * cam.shape[1]))
-    attentions[i, ..., 0] = cam[:h, :w]
-    for maps in (attentions[i], gradient[i]):
-      maps -= maps.min()
-      maps /= maps.max() or 1
-  return degraded, attentions, gradient
+    attention[i] = draw_attention(
+      activation[i], weights[i], size=(h, w), attention_layer=attention_layer
+    )
+    normalize(gradient[i])  # in place
+  return degraded, attention, gradient
 
 
-class _Seen(NamedTuple):
-  degraded: Array
-  gradient: Array
-  activation: Array
-  pull: Array
+def _load_padded(images: np.ndarray, window: Window, dtype: np.dtype, tile: Tile) -> Inputs:
+  """Loads a part padded to multiples of 8, its valid size, and its extent with the padding."""
+  part = tiling.read(images, tile, window, dtype)
+  valid_size = part.shape[:2]
+  margins = (*((0, -side % STRIDE) for side in valid_size), (0, 0))
+  part = np.pad(part, margins, mode="reflect")
+  sizes = (np.asarray(size, np.int32) for size in (valid_size, part.shape[:2]))
+  return tiling.fill(part, window), *sizes
 
 
-@functools.partial(jax.jit, static_argnames="attention")
-def _trace(
+_Passed = tuple[Array, Array, Array, Array]
+
+
+@functools.partial(jax.jit, static_argnames="attention_layer")
+def _pass(
   hvs_sd: HVSSD,
   parts: Array,
-  own: Extent,
+  valid_size: Extent,
   extent: Extent,
   pixels: Array,
   *,
-  attention: AttentionLayer,
-) -> _Seen:
-  seen = trace(hvs_sd, parts, own, pixels=pixels, extent=extent)
-  if attention == "feature":
-    return _Seen(seen.degraded, seen.gradient, seen.feature, seen.feature_pull)
-  return _Seen(seen.degraded, seen.gradient, seen.degraded, seen.pull)
+  attention_layer: AttentionLayer,
+) -> _Passed:
+  """Computes degraded parts, their gradients, and activations with their cotangents."""
+  passed = forward_backward(hvs_sd, parts, valid_size, pixels=pixels, extent=extent)
+  return passed.degraded, passed.gradient, *passed.read(attention_layer)
 
 
 def _draw_maps(
-  generator: JNDGenerator,
-  sources: tuple[Images, np.ndarray, np.ndarray],
+  network: JNDGenerator,
+  sources: tuple[np.ndarray, np.ndarray, np.ndarray],
   window: Window,
   resolution: Resolution,
 ) -> np.ndarray:
-  """The maps that the generator draws from images, attention maps and input gradients."""
+  """Draws the JND maps from images, attention maps and input gradients."""
   images, _, gradient = sources
   b, h, w, _ = images.shape
-  dtype = gradient.dtype
-  # "reference" sees the whole map, at a quarter of the size, before it is resized.
-  stride = 4 if resolution == "reference" else 1
-  maps = np.empty((b, -(-h // stride), -(-w // stride), 3), dtype)
+  # The "reference" map is enlarged as a whole, when all of it is drawn.
+  stride = generator.STRIDE if resolution == "reference" else 1
+  maps = np.empty((b, -(-h // stride), -(-w // stride), 3), gradient.dtype)
 
-  def load(tile: _Tile) -> tuple[np.ndarray, ...]:
-    parts = [_read(source, tile, window, dtype) for source in sources]
+  def load(tile: Tile) -> Inputs:
+    parts = [tiling.read(source, tile, window, gradient.dtype) for source in sources]
     extent = np.asarray(parts[0].shape[:2], np.int32)
-    return *(_fill(part, window) for part in parts), extent
+    return *(tiling.fill(part, window) for part in parts), extent
 
-  def run(*arrays: Array) -> Array:
-    return _draw(generator, *arrays, resolution=resolution)
+  def run(*inputs: Array) -> Array:
+    return _draw(network, *inputs, resolution=resolution)
 
-  for tile, drawn in _sweep(run, load, _tile(images, window, MAP_REACH_PX)):
-    place, inner = tile.shrink(stride)
-    maps[place] = drawn[inner]
+  for tile, drawn in tiling.sweep(run, load, tiling.cover(images.shape, window, MAP_REACH_PX)):
+    small = tile.scale_down(stride)
+    maps[small.place] = drawn[small.inner]
   if resolution != "reference":
     return maps
-  jnd = np.empty(images.shape, dtype)
-  for i, resized in enumerate(maps):
-    for size in (*REFERENCE_SIZES, (h, w)):
-      resized = _resize(resized, size)
-    jnd[i] = np.clip(np.abs(resized), 0, 1)
+  jnd = np.empty(images.shape, maps.dtype)
+  for i in range(b):
+    jnd[i] = enlarge_as_published(maps[i], (h, w))
   return jnd
 
 
 @functools.partial(jax.jit, static_argnames="resolution")
 def _draw(
-  generator: JNDGenerator,
+  network: JNDGenerator,
   images: Array,
   attention: Array,
   gradient: Array,
@@ -294,98 +312,5 @@ def _draw(
   resolution: Resolution,
 ) -> Array:
   if resolution == "reference":
-    return generator.draw_quarter(images, attention, gradient, extent=extent)
-  return generator(images, attention, gradient, resolution=resolution, extent=extent)
-
-
-def _resize(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """As `jax.image.resize`, bilinear and without antialiasing; on the host: no compile."""
-  import scipy.ndimage  # a sixth of the start-up, for what the default weights do not need
-
-  zoom = [new / old for new, old in zip(size, maps.shape, strict=False)] + [1] * (maps.ndim - 2)
-  return np.asarray(scipy.ndimage.zoom(maps, zoom, order=1, mode="nearest", grid_mode=True))
-
-
-class _Tile(NamedTuple):
-  """A window's place over an image, and the part of it that is kept."""
-
-  image: int
-  top: int
-  left: int
-  rows: slice  # of the image
-  columns: slice
-
-  @property
-  def place(self) -> tuple[int, slice, slice]:
-    """What is kept, in the image."""
-    return self.image, self.rows, self.columns
-
-  @property
-  def inner(self) -> tuple[slice, slice]:
-    """What is kept, in the window."""
-    return _move(self.rows, self.top), _move(self.columns, self.left)
-
-  def shrink(self, stride: int) -> tuple[tuple[int, slice, slice], tuple[slice, slice]]:
-    """`place` and `inner` in maps that are smaller by `stride`, sides rounded up."""
-    rows, columns = (slice(s.start // stride, -(-s.stop // stride)) for s in self[3:])
-    small = _Tile(self.image, self.top // stride, self.left // stride, rows, columns)
-    return small.place, small.inner
-
-
-def _move(part: slice, origin: int) -> slice:
-  return slice(part.start - origin, part.stop - origin)
-
-
-def _tile(images: Images, window: Window, reach: int) -> Iterator[_Tile]:
-  b, h, w, _ = images.shape
-  for image in range(b):
-    for top, rows in _cover(h, window.height, reach):
-      for left, columns in _cover(w, window.width, reach):
-        yield _Tile(image, top, left, rows, columns)
-
-
-def _cover(length: int, side: int, reach: int) -> Iterator[tuple[int, slice]]:
-  """Where windows begin along one axis, and what each of them keeps of it."""
-  for start in range(0, length, side - 2 * reach):
-    last = start + side >= length
-    yield start, slice(start + reach if start else 0, length if last else start + side - reach)
-    if last:
-      return
-
-
-def _read(source: np.ndarray, tile: _Tile, window: Window, dtype: np.dtype) -> np.ndarray:
-  """What the window sees of the source; 8-bit values over 255."""
-  part = source[
-    tile.image, tile.top : tile.top + window.height, tile.left : tile.left + window.width
-  ]
-  return part.astype(dtype) / 255 if part.dtype == np.uint8 else part.astype(dtype)
-
-
-def _fill(part: np.ndarray, window: Window) -> np.ndarray:
-  filled = np.zeros((*window, part.shape[-1]), part.dtype)
-  filled[: part.shape[0], : part.shape[1]] = part
-  return filled
-
-
-_Loaded = tuple[np.ndarray, ...]
-
-
-def _sweep(
-  run: Callable[..., Any], load: Callable[[_Tile], _Loaded], tiles: Iterable[_Tile]
-) -> Iterator[tuple[_Tile, Any]]:
-  """Each tile and its result, on the host; the next is under way when it is given out."""
-  mesh = make_mesh(jax.local_devices())
-  tiles = iter(tiles)
-  under_way: list[tuple[_Tile, Any, int]] = []
-  while group := list(islice(tiles, mesh.size)):
-    loaded = [load(tile) for tile in group]
-    loaded += loaded[-1:] * (mesh.size - len(group))  # one shape for all
-    outputs = run(*shard_batch(tuple(map(np.stack, zip(*loaded, strict=True))), mesh))
-    yield from _hand_out(under_way)
-    under_way = [(tile, outputs, i) for i, tile in enumerate(group)]
-  yield from _hand_out(under_way)
-
-
-def _hand_out(under_way: list[tuple[_Tile, Any, int]]) -> Iterator[tuple[_Tile, Any]]:
-  for tile, outputs, i in under_way:
-    yield tile, jax.tree.map(lambda maps, i=i: np.asarray(maps)[i], outputs)
+    return network(images, attention, gradient, extent=extent)
+  return draw_jnd(network, images, attention, gradient, resolution=resolution, extent=extent)

@@ -3,6 +3,8 @@
 Images are NHWC, RGB, float in [0, 1] unless a name says otherwise.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
@@ -13,3 +15,8 @@ RGBImagesLike = Float[Array | np.ndarray, "b h w 3"]
 Planes = Float[Array, "n h w"]
 Scores = Float[Array, " b"]  # one for each image
 Pixels = UInt8[np.ndarray, "h w 3"]  # one 8-bit image, on the host
+# 8-bit or float images for functions that compute on the host what they can.
+HostImages = UInt8[np.ndarray, "b h w 3"] | RGBImagesLike
+
+# For functions that return a NumPy array when given one, and a JAX array when given one.
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)

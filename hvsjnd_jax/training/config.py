@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from hvsjnd_jax.data.config import DataConfig
-from hvsjnd_jax.model.generator import Resolution
 from hvsjnd_jax.model.hvs_sd import STRIDE
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.priors import AttentionLayer
 
 Stage = Literal["hvs_sd", "jnd"]

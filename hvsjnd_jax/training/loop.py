@@ -20,9 +20,10 @@ from hvsjnd_jax import weights
 from hvsjnd_jax.data.crops import Crops, crop_stream, first_crop
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.data.sources import PhotoSource, open_photos
-from hvsjnd_jax.estimator import analyze, degrade, inject, random_signs
+from hvsjnd_jax.estimator import analyze, degrade
 from hvsjnd_jax.metrics.backbones import Backbones
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.checkpoints import Checkpoints
@@ -87,7 +88,7 @@ def build_model(config: TrainConfig) -> JNDModel:
   dtype = jnp.bfloat16 if config.compute_dtype == "bfloat16" else None
   return JNDModel(
     resolution=config.jnd.resolution,
-    attention=config.jnd.attention,
+    attention_layer=config.jnd.attention,
     dtype=dtype,
     rngs=nnx.Rngs(config.seed),
   )

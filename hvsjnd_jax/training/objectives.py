@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from hvsjnd_jax.estimator import inject, random_signs
 from hvsjnd_jax.metrics import ms_ssim
 from hvsjnd_jax.metrics.backbones import Backbones
 from hvsjnd_jax.model.hvs_sd import HVSSD
+from hvsjnd_jax.model.jnd_map import draw_jnd
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.model.priors import compute_priors
+from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.ops.types import RGBImages
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig
 from hvsjnd_jax.training.losses import (
@@ -122,11 +123,15 @@ def jnd_objective(
   """
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
-  clean = jax.lax.stop_gradient(compute_priors(model.hvs_sd, images, attention=config.attention))
-  jnd = model.generator(images, clean.attention, clean.gradient, resolution=config.resolution)
+  clean = jax.lax.stop_gradient(
+    compute_priors(model.hvs_sd, images, attention_layer=config.attention)
+  )
+  jnd = draw_jnd(
+    model.generator, images, clean.attention, clean.gradient, resolution=config.resolution
+  )
   signs = jax.vmap(lambda key: random_signs(key, images.shape[1:3]))(keys)
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
-  noisy = compute_priors(model.hvs_sd, distorted, attention=config.attention)
+  noisy = compute_priors(model.hvs_sd, distorted, attention_layer=config.attention)
 
   thresholds = threshold(images)
   noise = config.lmbda * jnd / thresholds

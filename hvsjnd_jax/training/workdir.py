@@ -119,5 +119,5 @@ def export(workdir: Path, out: Path) -> None:
     ):
       for name in section.keys() & set(names):
         section[name] = Path(section[name]).name  # nobody's private paths
-  model.resolution, model.attention = objective["resolution"], objective["attention"]
+  model.resolution, model.attention_layer = objective["resolution"], objective["attention"]
   weights.save(out, model, provenance={"training": training})

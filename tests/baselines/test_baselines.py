@@ -80,7 +80,7 @@ def test_bad_shapes_are_named(name: str, shape: tuple[int, ...]):
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float16, jnp.bfloat16])
 def test_bad_types_are_named(name: str, dtype: type):
-  with pytest.raises(TypeError, match=rf"{name}: .* got images of .*; divide 8-bit images by 255"):
+  with pytest.raises(TypeError, match=rf"{name}: .* got images of (uint8; divide|b?float16; cast)"):
     BASELINES[name].function(jnp.zeros((1, 16, 16, 3), dtype))
 
 

@@ -44,10 +44,10 @@ from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.generator import JNDGenerator
+from hvsjnd_jax.model.jnd_map import draw_jnd
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.model.layers import double
-from hvsjnd_jax.model.masking import threshold
-from hvsjnd_jax.noise import draw_signs, scale_to_psnr
+from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise_scale import scale_to_psnr
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_batch
@@ -106,24 +106,23 @@ class PartlyBlind(JNDGenerator):
     super().__init__(rngs=rngs)
     self._attention, self._gradient = attention, gradient
 
-  def draw_quarter(self, images: Array, attention: Array, gradient: Array, **options: Any) -> Array:
+  def __call__(self, images: Array, attention: Array, gradient: Array, **options: Any) -> Array:
     """The map, with ones in the place of what is not seen."""
     attention = attention if self._attention else jnp.ones_like(attention)
     gradient = gradient if self._gradient else jnp.ones_like(gradient)
-    return super().draw_quarter(images, attention, gradient, **options)
+    return super().__call__(images, attention, gradient, **options)
 
 
 class FreeMap(nnx.Module):
-  """The fine map of one image, a value for every 4x4 pixels and channel, and no network."""
+  """The quarter-size map of one image as parameters, and no network."""
 
   def __init__(self, side_px: int, *, typical: float):
     shape = (1, side_px // 4, side_px // 4, 3)
     self.log_map = nnx.Param(jnp.full(shape, np.log(typical), jnp.float32))
 
   def __call__(self, images: Array, *priors: Array, **options: Any) -> Array:
-    """The map, whatever the priors are."""
-    maps = double(double(jnp.exp(self.log_map[...]), extent=None), extent=None)
-    return jnp.clip(maps * threshold(images), 0, 1)
+    """The map, whatever image and priors are."""
+    return jnp.exp(self.log_map[...])
 
 
 class _HeldIn(PhotoFolder):
@@ -255,7 +254,8 @@ def _free_map(base: JNDModel, pixels: Pixels, *, num_steps: int) -> JNDModel:
 
 def _draw_free(model: JNDModel, pixels: Pixels) -> Float[np.ndarray, "h w 3"]:
   generator: Any = model.generator
-  return np.asarray(generator(jnp.asarray(_to_image(pixels))))[0]
+  image = jnp.asarray(_to_image(pixels))
+  return np.asarray(draw_jnd(generator, image, image, image, resolution="fine"))[0]
 
 
 def _measure_objective(model: JNDModel, pixels: Pixels) -> float:

@@ -228,14 +228,7 @@ def prepare_windows(model: JNDModel, image: np.ndarray) -> Run:
   window = plan_window([(image.shape[1], image.shape[2])])
 
   def run() -> np.ndarray:
-    return windows.analyze(
-      model.hvs_sd,
-      model.generator,
-      image,
-      window=window,
-      resolution=model.resolution,
-      attention=model.attention,
-    ).jnd
+    return windows.analyze(model, image, window=window).jnd
 
   return run
 

@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hvsjnd_jax.estimator import MIN_SIDE_PX
+from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from tests.support.damage import DAMAGES, flip_bits
 
 ROOT = Path(__file__).parents[2]

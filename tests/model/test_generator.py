@@ -1,21 +1,12 @@
 """The JND generator."""
 
-import functools
-from collections.abc import Callable
-from typing import get_args
-
 import jax
-import numpy as np
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from hvsjnd_jax.model.generator import JNDGenerator, Resolution
+from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.jnd_model import JNDModel
-
-# The same sums, compiled in another order.
-SELF = 1e-6
-
-RESOLUTIONS = pytest.mark.parametrize("resolution", get_args(Resolution))
 
 
 @pytest.fixture(scope="module")
@@ -23,45 +14,17 @@ def generator(model: JNDModel) -> JNDGenerator:
   return model.generator
 
 
-@functools.partial(jax.jit, static_argnames="resolution")
-def _draw_jnd(generator: JNDGenerator, maps: jax.Array, *, resolution: Resolution) -> jax.Array:
-  return generator(*_split(maps), resolution=resolution)
-
-
-def _split(maps: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Image, attention and gradient out of one random [B, H, W, 7]."""
-  return maps[..., :3], maps[..., 3:4], maps[..., 4:]
-
-
 def test_parameter_count(generator: JNDGenerator):
   assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(generator))) == 86_051
 
 
-@RESOLUTIONS
-@pytest.mark.parametrize("size", [(8, 8), (9, 13)], ids=["8x8", "9x13"])
-def test_shape_and_range(generator: JNDGenerator, resolution: Resolution, size: tuple[int, int]):
-  maps = jax.random.uniform(jax.random.key(0), (2, *size, 7))
-  jnd = _draw_jnd(generator, maps, resolution=resolution)
-  assert jnd.shape == (2, *size, 3)
-  assert ((jnd >= 0) & (jnd <= 1)).all()
-  assert jnd.std() > 0
-
-
-def test_resolutions_agree_at_176(generator: JNDGenerator):
-  maps = jax.random.uniform(jax.random.key(0), (1, 176, 176, 7))
-  reference = _draw_jnd(generator, maps, resolution="reference")
-  native = _draw_jnd(generator, maps, resolution="native")
-  np.testing.assert_allclose(native, reference, rtol=0, atol=SELF)
-
-
-def test_maps_are_clipped_to_the_image_range(generator: JNDGenerator):
-  maps = 1e6 * jax.random.uniform(jax.random.key(0), (2, 8, 8, 7))
-  assert _draw_jnd(generator, maps, resolution="native").max() == 1
-
-
-@pytest.mark.usefixtures("x64")
-def test_gradients(check_gradient: Callable[..., None], generator: JNDGenerator):
-  def forward(generator: JNDGenerator, maps: jax.Array) -> jax.Array:
-    return generator(*_split(maps), resolution="reference")
-
-  check_gradient(forward, generator, np.random.default_rng(0).random((1, 8, 8, 7)))
+@pytest.mark.parametrize(
+  ("size", "quarter"), [((8, 8), (2, 2)), ((9, 13), (3, 4))], ids=["8x8", "9x13"]
+)
+def test_map_has_a_quarter_of_the_size(
+  generator: JNDGenerator, size: tuple[int, int], quarter: tuple[int, int]
+):
+  images, attention = jnp.full((2, *size, 3), 0.5), jnp.full((2, *size, 1), 0.5)
+  drawn = generator(images, attention, images)
+  assert drawn.shape == (2, *quarter, 3)
+  assert drawn.dtype == images.dtype

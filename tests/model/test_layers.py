@@ -14,9 +14,7 @@ from hvsjnd_jax.model.layers import (
   DownsamplingConv,
   ReflectingConv,
   UpsamplingConv,
-  double,
   downsampling_conv,
-  keep,
   lower_bound,
   upsampling_conv,
 )
@@ -201,35 +199,3 @@ def test_reflecting_conv_is_a_convolution_of_the_reflected_image(
     padded, layer.kernel[...], (stride, stride), "VALID", dimension_numbers=dimensions
   )
   np.testing.assert_allclose(layer(x), want + jnp.arange(5.0), rtol=F32, atol=F32)
-
-
-def test_double_is_bilinear():
-  x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
-  want = jax.image.resize(x, (2, 6, 10, 4), "bilinear")
-  np.testing.assert_allclose(double(x), want, rtol=F32, atol=F32)
-
-
-@pytest.mark.parametrize("layer", ["conv", "strided conv", "double"])
-def test_layers_end_where_the_image_does(layer: str):
-  """Each of two images of a batch as it would be alone, whatever lies past its end."""
-  apply = {
-    "conv": ReflectingConv(3, 4, rngs=nnx.Rngs(0)),
-    "strided conv": ReflectingConv(3, 4, stride=2, rngs=nnx.Rngs(0)),
-    "double": double,
-  }[layer]
-  x = jax.random.normal(jax.random.key(0), (2, 8, 10, 3))
-  extent = np.asarray([(5, 7), (8, 6)])
-  got = jax.jit(lambda x, extent: apply(x, extent=extent))(x, extent)
-  for image, inside, (h, w) in zip(x, got, extent, strict=True):
-    want = apply(image[None, :h, :w])
-    inside = inside[None, : want.shape[1], : want.shape[2]]
-    np.testing.assert_allclose(inside, want, rtol=F32, atol=F32)
-
-
-def test_keep_is_zero_outside():
-  x = jnp.ones((2, 4, 5, 3))
-  kept = np.asarray(keep(x, jnp.asarray([(2, 5), (4, 3)])))
-  assert kept[0, :2].all()
-  assert kept[1, :, :3].all()
-  assert kept.sum() == 3 * (2 * 5 + 4 * 3)
-  assert keep(x, None) is x

@@ -38,7 +38,7 @@ def test_threshold(draw_images: DrawImages):
 def test_threshold_sees_nothing_past_the_extent(draw_images: DrawImages):
   images = draw_images(2, 12, 16)
   extent = jnp.asarray([[9, 13], [12, 8]])
-  got = masking.threshold(images, extent=extent)
+  got = masking.threshold_within(images, extent)
   for i, (height, width) in enumerate(extent.tolist()):
     own = (slice(i, i + 1), slice(height), slice(width))
     np.testing.assert_allclose(got[own], masking.threshold(images[own]), rtol=CLOSE)

@@ -11,8 +11,9 @@ import pytest
 
 from convert.keymap import PARAMETERS
 from hvsjnd_jax import metrics
-from hvsjnd_jax.estimator import analyze, inject
+from hvsjnd_jax.estimator import analyze
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.noise import inject
 from tests.support.golden_weights import digest, draw_state
 
 DATA = Path(__file__).parents[1] / "goldens"

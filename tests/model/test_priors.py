@@ -18,13 +18,17 @@ MAPS = 1e-5
 # XLA may divide by multiplying with the reciprocal: one float32 rounding below 1.
 ROUNDING = 1e-7
 
-ATTENTIONS = pytest.mark.parametrize("attention", ["reconstruction", "feature"])
+LAYERS = pytest.mark.parametrize("layer", ["reconstruction", "feature"])
 
-compute = jax.jit(priors.compute_priors, static_argnames="attention")
+compute = jax.jit(priors.compute_priors, static_argnames="attention_layer")
 
 
 def _scale(maps: np.ndarray) -> np.ndarray:
   return (maps - maps.min()) / (maps.max() - maps.min())
+
+
+def _grad_cam(activation: jax.Array, gradient: jax.Array) -> jax.Array:
+  return priors.grad_cam(activation, gradient.mean(axis=(1, 2), keepdims=True))
 
 
 def test_gradient_is_the_scaled_positive_part_of_the_distortions(
@@ -40,9 +44,9 @@ def test_gradient_is_the_scaled_positive_part_of_the_distortions(
   np.testing.assert_allclose(compute(small_hvs_sd, image).gradient, want, rtol=0, atol=MAPS)
 
 
-@ATTENTIONS
+@LAYERS
 def test_attention_is_the_scaled_grad_cam_of_its_layer(
-  small_hvs_sd: HVSSD, draw_images: DrawImages, attention: AttentionLayer
+  small_hvs_sd: HVSSD, draw_images: DrawImages, layer: AttentionLayer
 ):
   image = draw_images(1, 16, 24)
   feature = jax.jit(small_hvs_sd.encoder)(image)
@@ -50,23 +54,23 @@ def test_attention_is_the_scaled_grad_cam_of_its_layer(
   @jax.jit
   def gradient(activation: jax.Array) -> jax.Array:
     def distortion(activation: jax.Array) -> jax.Array:
-      decode = small_hvs_sd.decoder if attention == "feature" else lambda r: r
+      decode = small_hvs_sd.decoder if layer == "feature" else lambda r: r
       return jnp.square(decode(activation) - image).mean()
 
     return jax.grad(distortion)(activation)
 
   decoded = jax.jit(small_hvs_sd.decoder)(feature)
-  activation = np.asarray(feature if attention == "feature" else decoded)
+  activation = np.asarray(feature if layer == "feature" else decoded)
   weights = np.asarray(gradient(activation)).mean(axis=(1, 2))
   cam = np.abs(np.einsum("bhwc,bc->bhw", activation, weights))
   cam = jax.image.resize(cam, (1, 16, 24), "bilinear", antialias=False)
-  got = compute(small_hvs_sd, image, attention=attention).attention
+  got = compute(small_hvs_sd, image, attention_layer=layer).attention
   np.testing.assert_allclose(got[..., 0], _scale(np.asarray(cam)), rtol=0, atol=MAPS)
 
 
-@ATTENTIONS
+@LAYERS
 def test_padding_does_not_count(
-  small_hvs_sd: HVSSD, draw_images: DrawImages, attention: AttentionLayer
+  small_hvs_sd: HVSSD, draw_images: DrawImages, layer: AttentionLayer
 ):
   """On 9x13: distortion, and what follows from it, of the image's own pixels alone."""
   image = draw_images(1, 9, 13)
@@ -81,15 +85,15 @@ def test_padding_does_not_count(
     return jax.grad(distortion, argnums=(0, 1))(padded, jnp.zeros((1, 2, 2, 8)))
 
   of_image, of_feature = gradients(padded)
-  seen = compute(small_hvs_sd, image, attention=attention)
+  seen = compute(small_hvs_sd, image, attention_layer=layer)
   want = _scale(np.maximum(of_image, 0)[:, :9, :13])
   np.testing.assert_allclose(seen.gradient, want, rtol=0, atol=MAPS)
 
-  if attention == "feature":
-    cam = priors.grad_cam(jax.jit(small_hvs_sd.encoder)(padded), of_feature)
+  if layer == "feature":
+    cam = _grad_cam(jax.jit(small_hvs_sd.encoder)(padded), of_feature)
     cam = jax.image.resize(cam, (1, 16, 16, 1), "bilinear", antialias=False)[:, :9, :13]
   else:
-    cam = priors.grad_cam(seen.degraded, 2 * (seen.degraded - image) / image.size)
+    cam = _grad_cam(seen.degraded, 2 * (seen.degraded - image) / image.size)
   np.testing.assert_allclose(seen.attention, _scale(np.asarray(cam)), rtol=0, atol=MAPS)
 
 
@@ -97,30 +101,42 @@ def test_grad_cam_by_hand():
   activation = jnp.asarray([[[[1.0, 2.0], [3.0, -1.0]]]])
   gradient = jnp.asarray([[[[1.0, -2.0], [3.0, 0.0]]]])
   # Weights 2 and -1: |2 - 2| and |6 + 1|.
-  np.testing.assert_array_equal(priors.grad_cam(activation, gradient), [[[[0.0], [7.0]]]])
+  np.testing.assert_array_equal(_grad_cam(activation, gradient), [[[[0.0], [7.0]]]])
 
 
-@ATTENTIONS
+def test_normalize_is_the_same_on_the_host_and_overwrites_it():
+  maps = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype(np.float32)
+  maps[1] = 0.25  # without contrast
+  want = np.asarray(priors.normalize(jnp.asarray(maps)))
+  assert (want.min(axis=(1, 2, 3)).tolist(), want.max(axis=(1, 2, 3)).tolist()) == (
+    [0, 0, 0],
+    [1, 0, 1],
+  )
+  assert priors.normalize(maps) is maps
+  np.testing.assert_allclose(maps, want, rtol=0, atol=ROUNDING)
+
+
+@LAYERS
 def test_batch_equals_its_images_one_by_one(
-  small_hvs_sd: HVSSD, draw_images: DrawImages, attention: AttentionLayer
+  small_hvs_sd: HVSSD, draw_images: DrawImages, layer: AttentionLayer
 ):
   images = draw_images(2, 16, 24).at[1].multiply(0.3)  # of another contrast
-  together = compute(small_hvs_sd, images, attention=attention)
+  together = compute(small_hvs_sd, images, attention_layer=layer)
   for i in range(2):
-    alone = compute(small_hvs_sd, images[i : i + 1], attention=attention)
+    alone = compute(small_hvs_sd, images[i : i + 1], attention_layer=layer)
     for got, want in zip(together, alone, strict=True):
       np.testing.assert_allclose(got[i : i + 1], want, rtol=0, atol=MAPS)
 
 
-@ATTENTIONS
+@LAYERS
 @pytest.mark.parametrize("size", [(16, 24), (9, 13)], ids=["16x24", "9x13"])
 def test_maps_span_0_to_1(
   small_hvs_sd: HVSSD,
   draw_images: DrawImages,
-  attention: AttentionLayer,
+  layer: AttentionLayer,
   size: tuple[int, int],
 ):
-  seen = compute(small_hvs_sd, draw_images(1, *size), attention=attention)
+  seen = compute(small_hvs_sd, draw_images(1, *size), attention_layer=layer)
   assert seen.degraded.shape == seen.gradient.shape == (1, *size, 3)
   assert seen.attention.shape == (1, *size, 1)
   assert seen.gradient.min() == 0
@@ -150,7 +166,7 @@ def test_gradients(
   check_gradient: Callable[..., None], small_hvs_sd: HVSSD, draw_images: DrawImages
 ):
   def forward(hvs_sd: HVSSD, images: jax.Array) -> priors.Priors:
-    return priors.compute_priors(hvs_sd, images, attention="feature")
+    return priors.compute_priors(hvs_sd, images, attention_layer="feature")
 
   # Off GDN's bound, where the gradient is a rule and not the derivative. An odd side, so
   # through the padding too.

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import hvsjnd_jax
-from hvsjnd_jax.model import windows
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model import tiling, windows
+from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd
 from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
-from hvsjnd_jax.model.priors import AttentionLayer, trace
+from hvsjnd_jax.model.priors import AttentionLayer, forward_backward
 from hvsjnd_jax.model.windows import Window, check_window, plan_window
 
 DrawImages = Callable[..., jax.Array]
@@ -34,7 +34,7 @@ def assert_same(maps: Analysis, wanted: Analysis) -> None:
 
 
 @pytest.mark.parametrize(
-  ("resolution", "attention"),
+  ("resolution", "attention_layer"),
   [("reference", "feature"), ("native", "reconstruction"), ("fine", "reconstruction")],
 )
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_windows_give_what_the_whole_image_gives(
   draw_images: DrawImages,
   size: tuple[int, int],
   resolution: Resolution,
-  attention: AttentionLayer,
+  attention_layer: AttentionLayer,
 ):
   images = draw_images(2, *size)
-  options: dict[str, Any] = {"resolution": resolution, "attention": attention}
+  options: dict[str, Any] = {"resolution": resolution, "attention_layer": attention_layer}
   got = hvsjnd_jax.analyze(small_model, images, window=WINDOW, **options)
   assert_same(got, hvsjnd_jax.analyze(small_model, images, **options))
   alone = hvsjnd_jax.estimate(small_model, images, window=WINDOW, **options)
@@ -93,9 +93,9 @@ def test_overlap_is_the_networks_reach(small_model: JNDModel):
 
   @jax.jit
   def see(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    gradient = trace(model.hvs_sd, images, None, pixels=1).gradient
-    maps = (np.broadcast_to(m, (len(images), *m.shape[1:])) for m in (attention, prior))
-    return gradient, model.generator(images, *maps, resolution="native")
+    gradient = forward_backward(model.hvs_sd, images, None, pixels=1).gradient
+    maps = (jax.numpy.broadcast_to(m, (len(images), *m.shape[1:])) for m in (attention, prior))
+    return gradient, draw_jnd(model.generator, images, *maps, resolution="native")
 
   for base, other, reach in zip(
     see(image), see(changed), (windows.PRIORS_REACH_PX, windows.MAP_REACH_PX), strict=True
@@ -108,10 +108,9 @@ def test_overlap_is_the_networks_reach(small_model: JNDModel):
 
 def test_bytes_are_images_over_255(small_model: JNDModel):
   pixels = np.random.default_rng(0).integers(0, 256, (1, 40, 50, 3), np.uint8)
-  networks = small_model.hvs_sd, small_model.generator
-  options = {"window": WINDOW, "resolution": "native", "attention": "reconstruction"}
-  of_bytes = windows.analyze(*networks, pixels, **options)
-  of_floats = windows.analyze(*networks, (pixels / 255).astype(np.float32), **options)
+  of_bytes = windows.analyze(small_model, pixels, window=WINDOW)
+  floats = (pixels / 255).astype(np.float32)
+  of_floats = windows.analyze(small_model, floats, window=WINDOW)
   for got, want in zip(of_bytes, of_floats, strict=True):
     np.testing.assert_array_equal(got, want)
 
@@ -125,7 +124,8 @@ def test_flat_image_is_finite(small_model: JNDModel, flat_images: Callable[[int]
 COMPILES = "/jax/core/compile/backend_compile_duration"
 
 
-def test_many_sizes_compile_once(small_model: JNDModel):
+@pytest.mark.parametrize("resolution", ["native", "reference"])
+def test_many_sizes_compile_once(small_model: JNDModel, resolution: Resolution):
   compiled: list[str] = []
 
   def count(event: str, duration_secs: float, **_: object) -> None:
@@ -134,14 +134,8 @@ def test_many_sizes_compile_once(small_model: JNDModel):
       compiled.append(event)
 
   def run(size: tuple[int, int]) -> None:
-    windows.analyze(
-      small_model.hvs_sd,
-      small_model.generator,
-      np.zeros((1, *size, 3), np.float32),
-      window=(136, 160),
-      resolution="native",
-      attention="reconstruction",
-    )
+    images = np.zeros((1, *size, 3), np.float32)
+    windows.analyze(small_model, images, window=(136, 160), resolution=resolution)
 
   jax.monitoring.register_event_duration_secs_listener(count)
   try:
@@ -207,8 +201,7 @@ def test_plan_needs_the_fewest_pixels(seed: int):
   def count(window: Window) -> int:
     number = 0
     for size in sizes:
-      images = np.empty((1, *sorted(size), 0))
-      number += len(list(windows._tile(images, window, windows.PRIORS_REACH_PX)))
+      number += len(list(tiling.cover((1, *sorted(size)), window, windows.PRIORS_REACH_PX)))
     return number * window.height * window.width
 
   limit = 400_000
@@ -238,3 +231,25 @@ def test_window_under_a_transformation_is_named(small_model: JNDModel, draw_imag
     jax.jit(lambda images: hvsjnd_jax.estimate(small_model, images, window=WINDOW))(
       draw_images(1, 16, 16)
     )
+
+
+def test_defaults_are_the_weights_own(small_model: JNDModel, draw_images: DrawImages):
+  images = np.asarray(draw_images(1, 16, 24))
+  named = windows.analyze(
+    small_model,
+    images,
+    window=WINDOW,
+    resolution=small_model.resolution,
+    attention_layer=small_model.attention_layer,
+  )
+  for got, want in zip(windows.analyze(small_model, images, window=WINDOW), named, strict=True):
+    np.testing.assert_array_equal(got, want)
+  with pytest.raises(ValueError, match="attention_layer must be one of reconstruction, feature"):
+    windows.analyze(small_model, images, window=WINDOW, attention_layer="encoder")  # pyright: ignore[reportArgumentType]
+
+
+def test_inputs_are_left_as_they_were(small_model: JNDModel, draw_images: DrawImages):
+  images = np.array(draw_images(1, 16, 24))
+  before = images.copy()
+  windows.analyze(small_model, images, window=WINDOW)
+  np.testing.assert_array_equal(images, before)

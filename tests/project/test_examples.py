@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 import hvsjnd_jax
-from hvsjnd_jax import baselines, export, metrics, noise, weights
+from hvsjnd_jax import baselines, export, metrics, noise, noise_scale, weights
 from hvsjnd_jax.model import masking, priors, windows
 from hvsjnd_jax.training import losses
 from hvsjnd_jax.viz import sheets
@@ -36,7 +36,8 @@ PUBLIC = {
   hvsjnd_jax: hvsjnd_jax.__all__,
   metrics: metrics.__all__,
   baselines: baselines.__all__,
-  **{module: own_names(module) for module in (losses, masking, noise, sheets)},
+  **{module: own_names(module) for module in (losses, noise, noise_scale, sheets)},
+  masking: ["threshold"],
   windows: ["plan_window", "analyze"],
   priors: ["compute_priors"],
   weights: ["load", "save"],

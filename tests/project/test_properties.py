@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hvsjnd_jax
-from hvsjnd_jax.model.generator import Resolution
+from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 
@@ -74,7 +74,7 @@ def shipped() -> JNDModel:
 
 
 FORMS = pytest.mark.parametrize(
-  ("shape", "resolution", "attention"),
+  ("shape", "resolution", "attention_layer"),
   [
     (SHAPES[0], "fine", "reconstruction"),
     (SHAPES[1], "reference", "feature"),
@@ -89,13 +89,13 @@ def test_map_is_finite_and_in_range_and_a_batch_its_images(
   shipped: JNDModel,
   shape: tuple[int, int],
   resolution: Resolution,
-  attention: AttentionLayer,
+  attention_layer: AttentionLayer,
   data: st.DataObject,
 ):
   images = data.draw(draw_images(shape)).astype(data.draw(st.sampled_from(FLOATS)))
 
   def estimate(images: Any) -> np.ndarray:
-    options: Any = {"resolution": resolution, "attention": attention}
+    options: Any = {"resolution": resolution, "attention_layer": attention_layer}
     return np.asarray(hvsjnd_jax.estimate(shipped, images, **options))
 
   jnd = estimate(images)
@@ -114,18 +114,18 @@ def test_a_value_that_is_not_finite_spoils_its_image_alone(
   shipped: JNDModel,
   shape: tuple[int, int],
   resolution: Resolution,
-  attention: AttentionLayer,
+  attention_layer: AttentionLayer,
   data: st.DataObject,
 ):
-  """It is never hidden behind numbers that look well."""
+  """It is refused outside `jax.jit`, and never hidden behind numbers that look well inside."""
   images = data.draw(draw_images(shape))
   spoilt = images.copy()
   place = [data.draw(st.integers(0, side - 1)) for side in (*shape, 3)]
   spoilt[1, *place] = data.draw(st.sampled_from((np.nan, np.inf, -np.inf)))
-  whole, jnd = (
-    hvsjnd_jax.estimate(shipped, batch, resolution=resolution, attention=attention)
-    for batch in (images, spoilt)
-  )
+  options: Any = {"resolution": resolution, "attention_layer": attention_layer}
+  with pytest.raises(ValueError, match="estimate: expected finite values, got images with"):
+    hvsjnd_jax.estimate(shipped, spoilt, **options)
+  whole, jnd = (_jitted_estimate(shipped, batch, **options) for batch in (images, spoilt))
   assert jnp.isnan(jnd[1]).all()
   np.testing.assert_array_equal(jnd[0], whole[0])
 
@@ -136,13 +136,13 @@ def test_jit_changes_nothing(shipped: JNDModel, images: np.ndarray):
   np.testing.assert_allclose(jitted, hvsjnd_jax.estimate(shipped, images), rtol=0, atol=SELF)
 
 
-_jitted_estimate = jax.jit(hvsjnd_jax.estimate)
+_jitted_estimate = jax.jit(hvsjnd_jax.estimate, static_argnames=("resolution", "attention_layer"))
 
 
 @pytest.mark.parametrize("dtype", OTHERS)
 def test_other_types_are_refused(shipped: JNDModel, dtype: type):
   images = np.ones((1, 8, 8, 3), dtype)
-  message = f"expected float images .* got {np.dtype(dtype)}; divide 8-bit images by 255"
+  message = f"expected float images .* got images of {np.dtype(dtype)}; divide 8-bit images by 255"
   for function in (hvsjnd_jax.estimate, hvsjnd_jax.degrade, hvsjnd_jax.analyze):
     with pytest.raises(TypeError, match=message):
       function(shipped, images)

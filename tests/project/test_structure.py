@@ -26,7 +26,7 @@ FLOORS = (
   ("training", "evaluation"),
   ("weights",),
   ("estimator",),
-  ("noise", "model", "viz", "metrics", "baselines"),
+  ("noise", "noise_scale", "model", "viz", "metrics", "baselines"),
   ("runtime", "data"),
   ("ops",),
 )
@@ -88,7 +88,7 @@ def test_no_circles_within_a_room():
 
 def test_import_is_light():
   """The library needs neither what trains, nor what converts, nor what draws."""
-  modules = ("training.losses", "noise", "viz.sheets", "weights", "model.windows")
+  modules = ("training.losses", "noise_scale", "viz.sheets", "weights", "model.windows")
   heavy = (
     *("torch", "tensorflow", "tensorflow_datasets", "grain", "orbax", "tensorboardX"),
     *("skimage", "matplotlib", "scipy"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hvsjnd_jax.evaluation.butteraugli_program import find_butteraugli
-from hvsjnd_jax.noise import Noisy, draw_signs, scale_to_psnr
+from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise_scale import Noisy, scale_to_psnr
 
 SIZE = (48, 64)  # one for all tests: one compilation
 

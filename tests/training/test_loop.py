@@ -391,7 +391,7 @@ def test_export_carries_weights_and_defaults(
   assert main(["export", f"--workdir={workdir}", f"--out={tmp_path}/w"]) == 0
   assert capsys.readouterr() == (f"{tmp_path}/w: weights written\n", "")
   loaded = weights.load(tmp_path / "w")
-  assert (loaded.resolution, loaded.attention) == ("fine", "reconstruction")
+  assert (loaded.resolution, loaded.attention_layer) == ("fine", "reconstruction")
   manifest = json.loads((tmp_path / "w/manifest.json").read_text())
   assert manifest["parameters"] == {"hvs_sd": 1_725_571, "generator": 86_051}
   assert manifest["training"]["jnd"]["steps"] == STEPS

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hvsjnd_jax.estimator import analyze, inject, random_signs
+from hvsjnd_jax.estimator import analyze
 from hvsjnd_jax.metrics.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.training import losses, objectives
 from hvsjnd_jax.training.config import AttentionForm, JNDConfig, RateDistortionConfig
 from tests.support.golden_backbones import build
@@ -429,10 +430,10 @@ def test_released_objective(
     assert jnp.isfinite(leaf).all()
     assert (leaf != 0).any()
 
-  analysis = analyze(model, images, resolution=config.resolution, attention=config.attention)
+  analysis = analyze(model, images, resolution=config.resolution, attention_layer=config.attention)
   signs = jax.vmap(lambda key: random_signs(key, (168, 168)))(keys)
   distorted = inject(images, analysis.jnd, signs, lmbda=config.lmbda)
-  noisy = analyze(model, distorted, attention=config.attention).priors
+  noisy = analyze(model, distorted, attention_layer=config.attention).priors
   clean = analysis.priors
   quality = jax.jit(losses.aic_loss)(
     noisy.degraded,
@@ -455,7 +456,7 @@ def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
   images, keys = draw_images(1, 168, 168), draw_keys(0)
   config = JNDConfig(quality_domain="pixels")
   _, terms = jax.jit(lambda: objectives.jnd_objective(model, images, keys, config=config))()
-  jnd = analyze(model, images, resolution=config.resolution, attention=config.attention).jnd
+  jnd = analyze(model, images, resolution=config.resolution, attention_layer=config.attention).jnd
   signs = random_signs(keys[0], (168, 168))
   wanted = losses.quality_loss(inject(images, jnd, signs, lmbda=config.lmbda), images)
   np.testing.assert_allclose(terms["quality"], wanted[0], rtol=1e-3)
