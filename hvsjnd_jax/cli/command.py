@@ -11,22 +11,23 @@ import sys
 import warnings
 from collections.abc import Callable
 
+import jax
+
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
-from hvsjnd_jax.runtime.processes import JoinError
-from hvsjnd_jax.weights import WeightsError
 
 
 class UsageError(HVSJNDError):
   """Something that the user asked for cannot be done."""
 
 
-def run_command(name: str, run: Callable[[], int]) -> int:
+def run_command(name: str, run: Callable[[], int], *, interrupted: str = "interrupted") -> int:
   """Runs what a command does; whatever ends it early is one line.
 
   Args:
     name: Of the command, before its errors.
     run: What it does; returns the exit status.
+    interrupted: The line that Ctrl-C ends with.
 
   Returns:
     The exit status: what `run` gave, 2 when it could not go on, 130 when it was interrupted,
@@ -43,11 +44,16 @@ def run_command(name: str, run: Callable[[], int]) -> int:
       status = run()
     print(end="", flush=True)
     return status
-  except (JoinError, UsageError, WeightsError) as error:
+  except HVSJNDError as error:
     print(f"{name}: {error}", file=sys.stderr)
-    return 2
+    status = getattr(error, "status", 2)
+    if status == 2 and jax.distributed.is_initialized():
+      # An orderly exit would wait for the other processes, which wait for this one.
+      sys.stderr.flush()
+      os._exit(status)
+    return status
   except KeyboardInterrupt:
-    print(f"{name}: interrupted", file=sys.stderr)
+    print(f"{name}: {interrupted}", file=sys.stderr)
     return 130
   except OSError as error:  # of standard output: a reader that left, a full disk
     # Python flushes it once more at exit, and would complain.

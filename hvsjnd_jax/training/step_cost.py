@@ -22,8 +22,8 @@ from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import REPLICATED, SHARDED, PyTree, make_mesh
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.guards import check_batch
-from hvsjnd_jax.training.loop import build_model
-from hvsjnd_jax.training.train_step import init_state, make_step, split_model
+from hvsjnd_jax.training.train_state import build_model, init_state, split_model
+from hvsjnd_jax.training.train_step import make_step
 
 _GIB = 2**30
 

@@ -64,7 +64,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("data.min_scale", 0.0),
     ("data.max_scale", 0.5),
     ("data.threads", 0),
-    ("hvs_sd.train_lambda", -1.0),
+    ("hvs_sd.rate_distortion_lambda", -1.0),
     ("hvs_sd.crop_px", 100),
     ("hvs_sd.crop_px", 0),
     ("hvs_sd.accumulation_steps", 3),  # of a batch of 4
@@ -85,7 +85,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.visibility_power", 0.5),
     ("jnd.hvs_sd", "default"),
     ("jnd.resolution", "full"),
-    ("jnd.attention", "decoder"),
+    ("jnd.attention_layer", "decoder"),
     ("jnd.magnitude_form", "peak"),
     ("jnd.quality_form", "psnr"),
     ("jnd.quality_domain", "feature"),

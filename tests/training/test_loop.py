@@ -30,8 +30,9 @@ from hvsjnd_jax.training.config import (
   TrainConfig,
 )
 from hvsjnd_jax.training.guards import check_batch
-from hvsjnd_jax.training.loop import PreemptedError, train
-from hvsjnd_jax.training.running_means import Figures
+from hvsjnd_jax.training.loop import train
+from hvsjnd_jax.training.preemption import PreemptedError
+from hvsjnd_jax.training.running_means import Means
 from hvsjnd_jax.training.workdir import TrainError, export, restore_weights
 
 STEPS = 4
@@ -72,7 +73,7 @@ class Reports(list[tuple[Stage, int]]):
     super().__init__()
     self._at, self._do = at, do
 
-  def __call__(self, stage: Stage, step: int, figures: Figures | None) -> None:
+  def __call__(self, stage: Stage, step: int, means: Means | None) -> None:
     self.append((stage, step))
     if self._do and (stage, step) == self._at:
       self._do()
@@ -289,15 +290,15 @@ def test_two_runs_do_not_share_a_folder(make_config: MakeConfig, tmp_path: Path)
 
 def test_run_does_not_go_on_with_other_settings(workdir: Path, make_config: MakeConfig):
   config = make_config("both")
-  config.hvs_sd.train_lambda = 7.0
+  config.hvs_sd.rate_distortion_lambda = 7.0
   config.seed = 3
   config.jnd.lmbda = 11.0  # of the other stage
   with pytest.raises(TrainError) as raised:
     train(config, workdir, report=Reports())
   assert str(raised.value) == (
     f"{workdir}/hvs_sd holds a run with other settings: seed was 0 and is 3; "
-    "hvs_sd.train_lambda was 1024.0 and is 7.0. Give it the same settings, or choose another "
-    "--workdir."
+    "hvs_sd.rate_distortion_lambda was 1024.0 and is 7.0. Give it the same settings, or choose "
+    "another --workdir."
   )
 
 

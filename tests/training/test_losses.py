@@ -13,7 +13,7 @@ from hvsjnd_jax.estimator import analyze, inject, random_signs
 from hvsjnd_jax.metrics.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.training import losses, objectives
+from hvsjnd_jax.training import losses, objectives, released_losses
 from hvsjnd_jax.training.config import AttentionForm, JNDConfig, RateDistortionConfig
 from tests.support.golden_backbones import build
 from tests.support.golden_pairs import PAIRS, read_pair, to_images
@@ -128,16 +128,16 @@ def test_mean_magnitude_loss_compares_the_map_with_the_image_s_detail(detail: fl
   # A ramp of `detail` a pixel across: Prewitt's difference spans two pixels, or one where
   # the border is repeated.
   ramp = detail * jnp.arange(5.0)[None, None, :, None] * jnp.ones((1, 4, 1, 3))
-  edges = losses.edge_magnitude(ramp)
+  edges = released_losses.edge_magnitude(ramp)
   np.testing.assert_allclose(edges[0, :, 1:-1], max(2 * detail, 1e-6), rtol=SUM)
   np.testing.assert_allclose(edges[0, :, [0, -1]], max(detail, 1e-6), rtol=SUM)
   amount = 3 * float(edges.mean())
   for mean in (0.0, 0.3, 1.0):
     m = 0.1 * 3 * mean
     want = np.log((amount**2 + m**2 + 0.001) / (2 * amount * m + 0.001))
-    loss = losses.mean_magnitude_loss(jnp.full((1, 4, 5, 3), mean), ramp)
+    loss = released_losses.mean_magnitude_loss(jnp.full((1, 4, 5, 3), mean), ramp)
     np.testing.assert_allclose(loss, [want], rtol=1e-4)
-  equal = losses.mean_magnitude_loss(jnp.full((1, 4, 5, 3), amount / 0.3), ramp)
+  equal = released_losses.mean_magnitude_loss(jnp.full((1, 4, 5, 3), amount / 0.3), ramp)
   np.testing.assert_allclose(equal, [0], atol=1e-9)
 
 
@@ -155,11 +155,11 @@ def test_total_variation_loss_is_the_released_formula(draw_images: DrawImages):
   variation = np.hypot(x, y).sum(axis=(1, 2, 3))
   t1, t2 = 1 / (variation + 1), 1 / (np.asarray(jnd).sum(axis=(1, 2, 3)) + 1)
   want = np.log((t1**2 + t2**2 + 0.001) / (2 * t1 * t2 + 0.001))
-  np.testing.assert_allclose(losses.total_variation_loss(jnd, images), want, rtol=1e-4)
+  np.testing.assert_allclose(released_losses.total_variation_loss(jnd, images), want, rtol=1e-4)
 
 
 ATTENTION_FORMS: tuple[AttentionForm, ...] = get_args(AttentionForm)
-MAGNITUDE_LOSSES = (losses.mean_magnitude_loss, losses.total_variation_loss)
+MAGNITUDE_LOSSES = (released_losses.mean_magnitude_loss, released_losses.total_variation_loss)
 
 
 @pytest.mark.parametrize("loss", MAGNITUDE_LOSSES)
@@ -234,7 +234,7 @@ def run_aic(vgg16: VGG16) -> RunAIC:
   @jax.jit
   def run(distorted: jax.Array, reference: jax.Array, classes: jax.Array) -> Any:
     def total(distorted: jax.Array) -> tuple[jax.Array, jax.Array]:
-      loss = losses.aic_loss(distorted, reference, classes, vgg16=vgg16)
+      loss = released_losses.aic_loss(distorted, reference, classes, vgg16=vgg16)
       return loss.sum(), loss
 
     gradient, loss = jax.grad(total, has_aux=True)(distorted)
@@ -250,7 +250,7 @@ def test_aic_is_the_published_code_s(name: str):
   vgg16 = build("vgg16", int(golden["weights_seed"]))
   # One batch of all classes: no image's choice touches another's.
   distorted, reference = (images.repeat(5, axis=0) for images in to_images(golden))
-  loss = jax.jit(losses.aic_loss)(distorted, reference, jnp.arange(5), vgg16=vgg16)
+  loss = jax.jit(released_losses.aic_loss)(distorted, reference, jnp.arange(5), vgg16=vgg16)
   for kind, got in enumerate(loss):
     # SSIM's variances, as differences of squares, cost it three digits: 5e-5 of its score.
     atol = 5e-5 / 3 if kind in (1, 4) else 1e-6
@@ -273,20 +273,20 @@ def test_aic_of_equal_and_flat_images(
 def test_aic_refuses_classes_that_are_none(vgg16: VGG16):
   images = jnp.zeros((2, 168, 168, 3))
   with pytest.raises(TypeError, match="aic_loss: expected integer classes, got float32"):
-    losses.aic_loss(images, images, jnp.zeros(2), vgg16=vgg16)
+    released_losses.aic_loss(images, images, jnp.zeros(2), vgg16=vgg16)
   with pytest.raises(ValueError, match=r"aic_loss: expected a class for each of 2 images, got \(3"):
-    losses.aic_loss(images, images, jnp.zeros(3, jnp.int32), vgg16=vgg16)
+    released_losses.aic_loss(images, images, jnp.zeros(3, jnp.int32), vgg16=vgg16)
 
 
 def test_class_is_the_greatest_logit_and_carries_no_gradient(
   classifier: ResNet34, draw_images: DrawImages
 ):
   images = draw_images(2, 40, 40)
-  got = jax.jit(losses.classify)(classifier, images)
+  got = jax.jit(released_losses.classify)(classifier, images)
   np.testing.assert_array_equal(got, jax.jit(ResNet34.__call__)(classifier, images).argmax(axis=-1))
 
   def of_class(images: jax.Array) -> jax.Array:
-    return losses.classify(classifier, images).astype(jnp.float32).sum()
+    return released_losses.classify(classifier, images).astype(jnp.float32).sum()
 
   np.testing.assert_array_equal(jax.jit(jax.grad(of_class))(images), 0)
   # Nothing was computed for it: no more convolutions than forward.
@@ -308,7 +308,7 @@ RunRateDistortion = Callable[[jax.Array, jax.Array], tuple[jax.Array, objectives
 def run_rate_distortion(small_hvs_sd: HVSSD) -> RunRateDistortion:
   @jax.jit
   def run(images: jax.Array, keys: jax.Array) -> tuple[jax.Array, objectives.Terms]:
-    config = RateDistortionConfig(train_lambda=128.0)
+    config = RateDistortionConfig(rate_distortion_lambda=128.0)
     return objectives.rate_distortion_objective(small_hvs_sd, images, keys, config=config)
 
   return run
@@ -429,20 +429,20 @@ def test_released_objective(
     assert jnp.isfinite(leaf).all()
     assert (leaf != 0).any()
 
-  analysis = analyze(model, images, resolution=config.resolution, attention=config.attention)
+  analysis = analyze(model, images, resolution=config.resolution, attention=config.attention_layer)
   signs = jax.vmap(lambda key: random_signs(key, (168, 168)))(keys)
   distorted = inject(images, analysis.jnd, signs, lmbda=config.lmbda)
-  noisy = analyze(model, distorted, attention=config.attention).priors
+  noisy = analyze(model, distorted, attention=config.attention_layer).priors
   clean = analysis.priors
-  quality = jax.jit(losses.aic_loss)(
+  quality = jax.jit(released_losses.aic_loss)(
     noisy.degraded,
     clean.degraded,
-    losses.classify(classifier, noisy.degraded),
+    released_losses.classify(classifier, noisy.degraded),
     vgg16=vgg16,
     gradient_floor=1.0,
   )
   others = {
-    "magnitude": losses.mean_magnitude_loss(analysis.jnd, images),
+    "magnitude": released_losses.mean_magnitude_loss(analysis.jnd, images),
     "quality": quality,
     "attention": losses.attention_loss(noisy.attention, clean.attention, form="kl"),
   }
@@ -455,7 +455,7 @@ def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
   images, keys = draw_images(1, 168, 168), draw_keys(0)
   config = JNDConfig(quality_domain="pixels")
   _, terms = jax.jit(lambda: objectives.jnd_objective(model, images, keys, config=config))()
-  jnd = analyze(model, images, resolution=config.resolution, attention=config.attention).jnd
+  jnd = analyze(model, images, resolution=config.resolution, attention=config.attention_layer).jnd
   signs = random_signs(keys[0], (168, 168))
   wanted = losses.quality_loss(inject(images, jnd, signs, lmbda=config.lmbda), images)
   np.testing.assert_allclose(terms["quality"], wanted[0], rtol=1e-3)
