@@ -1,5 +1,6 @@
-"""The losses that the default weights were trained with, and forms of them that are ours.
+"""The losses of stage 2, as the default weights were trained with, and variants of them.
 
+Those of the published code stand in `released_losses`.
 Images and maps are float32 in [0, 1], NHWC, RGB. A loss returns one value for each image, [B].
 """
 
@@ -26,12 +27,12 @@ _VARIANCE_FLOOR = 1e-6
 
 
 def magnitude_loss(noise: RGBImages, *, target: float) -> Losses:
-  """log((N² + T²) / (2 N T)) for the geometric mean N of each channel, averaged.
+  """Computes log((N² + T²) / (2 N T)) for the geometric mean N of each channel, averaged.
 
-  Zero where N = T, and symmetric in log N (but for a floor of 4e-5 under every
-  amplitude). Channel by channel: a total lets the generator hide all its
-  noise in one channel. The geometric mean, because it presses on every pixel alike: an
-  arithmetic or quadratic mean is met most cheaply by few huge peaks on the strongest
+  The loss is zero where N = T, and symmetric in log N (but for a floor of 4e-5 under every
+  amplitude). Each channel counts on its own, because a total would let the generator hide all
+  its noise in one channel. The mean is geometric, because that presses on every pixel alike:
+  an arithmetic or quadratic mean is met most cheaply by a few huge peaks on the strongest
   edges.
 
   Args:
@@ -41,8 +42,8 @@ def magnitude_loss(noise: RGBImages, *, target: float) -> Losses:
   Returns:
     Losses, [B], >= 0.
 
-  Source: the form is that of `mean_magnitude_loss`, the released one; means, target and
-  channels are ours.
+  Source: the form is that of the released `mean_magnitude_loss`; means, target and channels
+  are ours.
 
   Examples:
     >>> noise = jnp.ones((1, 8, 8, 3))
@@ -54,16 +55,16 @@ def magnitude_loss(noise: RGBImages, *, target: float) -> Losses:
 
 
 def rms_magnitude_loss(noise: RGBImages, thresholds: RGBImages, *, target: float) -> Losses:
-  """log((N² + T²) / (2 N T)) for N² = mean (n t)² / mean t² of each channel, averaged.
+  """Computes log((N² + T²) / (2 N T)) for N² = mean (n t)² / mean t² of each channel, averaged.
 
-  n is noise in thresholds t: so N is the noise's root mean square in gray levels over that of
-  the thresholds. Noise of one PSNR has one such magnitude: what moves it from where it is seen
-  to where it is not costs nothing here. Where few huge peaks cost little elsewhere, it is they
-  that meet it; a `visibility_loss` of high power holds them.
+  n is the noise in thresholds t, so N is the noise's root mean square in gray levels over that
+  of the thresholds. All noise of one PSNR has the same magnitude, so that moving it from where
+  it is seen to where it is not costs nothing here. A few huge peaks can meet it too; a
+  `visibility_loss` of high power keeps them low.
 
   Args:
-    noise: Amplitudes in thresholds, >= 0.
-    thresholds: Of each pixel and channel, > 0.
+    noise: Amplitudes in masking thresholds, >= 0.
+    thresholds: Threshold of each pixel and channel, > 0.
     target: T > 0, in thresholds.
 
   Returns:
@@ -87,14 +88,14 @@ def _compare_amounts(amounts: Float[Array, "b 3"], target: float) -> Losses:
 
 
 def visibility_loss(noise: RGBImages, *, power: float = 2.0) -> Losses:
-  """Mean of N^power: what a map of even visibility keeps lowest.
+  """Computes the mean of N^power, which is lowest for noise of even visibility.
 
-  Among the maps of a given geometric mean, it is least for the one that is a threshold's
-  multiple everywhere.
+  Among the maps of a given geometric mean, the lowest loss has the one that is the same
+  multiple of the threshold everywhere.
 
   Args:
     noise: Amplitudes in masking thresholds: lmbda · JND map / `masking.threshold`.
-    power: >= 1; the higher, the more peaks count.
+    power: >= 1; the higher, the more the peaks count.
 
   Returns:
     Losses, [B], >= 0.
@@ -107,7 +108,7 @@ def visibility_loss(noise: RGBImages, *, power: float = 2.0) -> Losses:
 
 
 def quality_loss(distorted: RGBImages, reference: RGBImages) -> Losses:
-  """(1 - MS-SSIM + GMSD) / 2: how different two images look.
+  """Computes (1 - MS-SSIM + GMSD) / 2, a measure of how different two images look.
 
   Args:
     distorted: Images in [0, 1], sides of more than 160 pixels.
@@ -119,7 +120,7 @@ def quality_loss(distorted: RGBImages, reference: RGBImages) -> Losses:
   Raises:
     TypeError, ValueError: As the metrics.
 
-  Source: ours; those of the metrics stand there.
+  Source: ours; the metrics name their own.
 
   Examples:
     >>> images = jnp.zeros((1, 168, 168, 3))
@@ -137,28 +138,28 @@ def attention_loss(
   *,
   form: AttentionForm = "l1",
 ) -> Losses:
-  """How far attention moves; 0 for equal maps.
+  """Measures how far attention moves; 0 for equal maps.
 
     "l1"           mean |a - b|, in [0, 1]
     "kl"           sum q log(q / p), where p and q are a + 1/255 and b + 1/255 as shares of
                    their sums over the image; >= 0
     "correlation"  1 - (cov + e) / sqrt((var a + e) (var b + e)), e = 1e-6; in [0, 2]
 
-  with a of the distorted image and b of the reference. "l1" sees levels, "kl" shares, and
-  where the reference attends above all, "correlation" the pattern alone. Gradients are
-  finite for flat maps.
+  Here a is the attention of the distorted image, b that of the reference. "l1" compares
+  levels; "kl" compares shares, above all where the reference attends; "correlation" compares
+  the pattern alone. Gradients are finite for flat maps.
 
   Args:
     distorted: Attention maps in [0, 1], yc.
     reference: Same shape, xc.
-    form: Which.
+    form: The measure.
 
   Returns:
     Losses, [B].
 
   Source: "kl" and "correlation" are measures of saliency maps, see Bylinskii et al., "What
-  do different evaluation metrics tell us about saliency models?", 2019. Which the paper
-  trained with is not published.
+  do different evaluation metrics tell us about saliency models?", 2019. The paper does not
+  say which one it trained with.
 
   Examples:
     >>> maps = jnp.zeros((1, 8, 8, 1))

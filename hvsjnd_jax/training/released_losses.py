@@ -1,6 +1,6 @@
-"""The losses of the published JND code, for comparison with ours.
+"""The losses of the published JND code.
 
-Conventions as in `losses`.
+Images and maps are float32 in [0, 1], NHWC, RGB. A loss returns one value for each image, [B].
 """
 
 import jax.numpy as jnp
@@ -29,15 +29,15 @@ _RATIO_FLOOR = 0.001
 
 
 def mean_magnitude_loss(jnd: RGBImages, images: RGBImages) -> Losses:
-  """log((N² + M² + .001) / (2 N M + .001)): the released code's first magnitude loss.
+  """Computes log((N² + M² + .001) / (2 N M + .001)), the first released magnitude loss.
 
-  N is the sum over channels of the image's mean gradient magnitude (`edge_magnitude`), M
-  0.1 times the sum over channels of the map's mean. Zero where M = N: maps follow the
-  amount of detail in an image.
+  N is the sum over channels of the image's mean gradient magnitude (`edge_magnitude`), and M
+  0.1 times the sum over channels of the map's mean. The loss is zero where M = N, so that
+  maps follow the amount of detail in an image.
 
   Args:
     jnd: JND maps, >= 0, without lmbda.
-    images: The images that they are for.
+    images: The images that the maps belong to.
 
   Returns:
     Losses, [B], >= 0.
@@ -55,17 +55,17 @@ def mean_magnitude_loss(jnd: RGBImages, images: RGBImages) -> Losses:
 
 
 def total_variation_loss(jnd: RGBImages, images: RGBImages) -> Losses:
-  """log((T1² + T2² + .001) / (2 T1 T2 + .001)): the released code's second magnitude loss.
+  """Computes log((T1² + T2² + .001) / (2 T1 T2 + .001)), the second released magnitude loss.
 
   T1 = 1 / (TV + 1) and T2 = 1 / (S + 1), where TV is the sum of the image's gradient
-  magnitude (`edge_magnitude`) and S that of the map, over all pixels and channels.
+  magnitude (`edge_magnitude`) and S the sum of the map, over all pixels and channels.
 
-  It tells sums of some tens apart, and hardly any above: for S = 1000 and whatever TV the
-  .001 outweighs T2², and the gradient is next to zero. Real images are there.
+  The loss tells sums of a few tens apart, but hardly any above: at S = 1000, and for any TV,
+  the .001 outweighs T2², and the gradient is next to zero. The sums of real images are there.
 
   Args:
     jnd: JND maps, >= 0, without lmbda.
-    images: The images that they are for.
+    images: The images that the maps belong to.
 
   Returns:
     Losses, [B], >= 0.
@@ -83,14 +83,15 @@ def total_variation_loss(jnd: RGBImages, images: RGBImages) -> Losses:
 
 
 def _log_ratio(a: Losses, b: Losses) -> Losses:
-  # log1p of the difference: exactly 0, not a rounding error, where the two are equal.
+  # log1p of the difference is exactly 0 where the two are equal; the logarithm of the ratio
+  # would leave a rounding error.
   return jnp.log1p(jnp.square(a - b) / (2 * a * b + _RATIO_FLOOR))
 
 
 def edge_magnitude(images: RGBImages) -> RGBImages:
-  """Prewitt's gradient magnitude, sqrt(x² + y² + 1e-12), of each channel.
+  """Computes Prewitt's gradient magnitude, sqrt(x² + y² + 1e-12), of each channel.
 
-  Differences of means over three pixels, two pixels apart; the border is repeated.
+  x and y are differences of means over three pixels, two pixels apart; the border is repeated.
 
   Args:
     images: Images in [0, 1].
@@ -112,7 +113,9 @@ def edge_magnitude(images: RGBImages) -> RGBImages:
 
 
 def classify(classifier: ResNet34, images: RGBImages) -> Int[Array, " b"]:
-  """The kind of distortion that the classifier sees in each image: 0 to 4, no gradient.
+  """Returns the class of distortion, 0 to 4, that the classifier sees in each image.
+
+  It carries no gradient.
 
   Args:
     classifier: The network, from `weights.load_classifier`.
@@ -137,29 +140,29 @@ def aic_loss(
   vgg16: VGG16,
   gradient_floor: float = 1e-12,
 ) -> Losses:
-  """Adaptive quality assessment (AIC): the mean of three distances that the class picks.
+  """Computes adaptive quality assessment (AIC): the mean of three distances, chosen by class.
 
     class 0, 3  GMSD, MS-SSIM, DISTS
     class 1     DISTS, SSIM, GMSD
     class 2     MS-SSIM, GMSD, FSIM
     class 4     GMSD, SSIM, MS-SSIM
 
-  SSIM, MS-SSIM (variant "reference") and FSIM count as 1 - score. All five are computed
-  for every image, and weighted by a row of a table: a batch may mix classes.
+  SSIM, MS-SSIM (variant "reference") and FSIM count as 1 - score. All five distances are
+  computed for every image and weighted by its class, so that a batch may mix classes.
 
   Args:
     distorted: Images in [0, 1], sides of more than 160 pixels.
     reference: Same shape.
     classes: Class of each distorted image, 0 to 4, from `classify`.
     vgg16: The network of DISTS, from `weights.load_vgg16`.
-    gradient_floor: Of GMSD and FSIM; their docstrings say why training wants 1.
+    gradient_floor: Floor of GMSD and FSIM; their docstrings say why training wants 1.
 
   Returns:
     Losses, [B]; 0 for equal images.
 
   Raises:
-    TypeError: If the images are not floating point, or the classes no integers.
-    ValueError: If the images are no two of one shape [B, H, W, 3] and large enough, or the
+    TypeError: If the images are not floating point, or the classes not integers.
+    ValueError: If the images differ in shape, are not [B, H, W, 3] or are too small, or the
       classes are not [B].
 
   Source: the published JND code.

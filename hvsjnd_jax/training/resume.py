@@ -49,7 +49,7 @@ def find_start(
   settings = settings_of(config, stage)
   step = checkpoints.latest_step() or 0
   check_same_everywhere(settings, step)
-  notes = read_notes(checkpoints, step) if step else {}
+  notes: dict[str, Any] = read_notes(checkpoints, step) if step else {}
   if step:
     check_same_settings(settings, notes["config"], workdir / stage)
   check_not_past_the_end(step, config.settings(stage), workdir / stage)

@@ -49,7 +49,8 @@ class StageRun:
   def __init__(
     self, config: TrainConfig, stage: Stage, mesh: Mesh, start: Start, checkpoints: Checkpoints
   ):
-    self._config, self._stage, self._mesh = config, stage, mesh
+    self._config, self._mesh = config, mesh
+    self._stage: Stage = stage
     self._settings = config.settings(stage)
     self._start, self._state = start, start.state
     self._checkpoints = checkpoints
