@@ -31,6 +31,16 @@ def test_shipped_configs_need_photographs_alone(file: Path):
   config.validate()
 
 
+def test_recipes_are_those_of_the_default_weights():
+  """The recipes list their values again, so that a reader finds them: here they are the same."""
+  default, hvs_sd, jnd = (
+    load(CONFIGS[0].parent / f"{name}.py") for name in ("default", "hvs_sd", "jnd")
+  )
+  assert default == TrainConfig()
+  assert hvs_sd == TrainConfig(stage="hvs_sd")
+  assert jnd == TrainConfig(stage="jnd")
+
+
 def test_both_stages_are_trained_by_default():
   assert TrainConfig().stages == TrainConfig(stage="both").stages == ("hvs_sd", "jnd")
   assert TrainConfig(stage="jnd").stages == ("jnd",)
