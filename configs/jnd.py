@@ -34,14 +34,14 @@ def get_config() -> TrainConfig:
       magnitude_target=0.5,
       # Fixes how much noise there is, so that the other terms cannot be met by drawing none.
       magnitude_weight=1.0,
-      # A tenfold weight was tried, and made the noise easier to see (model card).
+      # A tenfold weight was tried, and made the noise easier to see (docs/experiments.md).
       quality_weight=3.0,
-      # It may gain about the difference between two seeds (model card).
+      # It may gain about the difference between two seeds (docs/experiments.md).
       attention_weight=0.3,
       # Keeps the noise even in masking thresholds, so that no peaks stand out.
       visibility_weight=0.25,
       # The map times the masking threshold at each pixel. Without that factor butteraugli's
-      # 3-norm of the noise is a third higher (model card).
+      # 3-norm of the noise is a third higher (docs/experiments.md).
       resolution="fine",
       # As the published code; the paper describes the other, "feature".
       attention_layer="reconstruction",

@@ -36,6 +36,7 @@ from absl import logging
 from hvsjnd_jax.cli.command import run_command
 from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.cli.train_progress import TrainProgress
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
 from hvsjnd_jax.training.checkpoints import CheckpointError, silence
 from hvsjnd_jax.training.config import TrainConfig
@@ -75,6 +76,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
       config = load_config(args.config, overrides, photographs=True)
       if args.multihost:
         join_processes()
+      keep_compilations()
       _train(config, args.workdir)
   except CheckpointError:
     silence()
@@ -164,7 +166,7 @@ def _describe_devices() -> str:
 
 def _compile_ahead(config: TrainConfig, topology: str) -> None:
   jax.config.update("jax_platforms", "cpu")  # nothing is run, so a TPU that is there stays free
-  # What comes from the cache was not compiled, and its time would be that of reading it.
+  # A program from the cache would be printed with the time of reading it.
   jax.config.update("jax_enable_compilation_cache", False)
   devices = open_topology(topology)
   for stage in config.stages:
