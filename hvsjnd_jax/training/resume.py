@@ -45,34 +45,38 @@ def find_start(
     DataError, CheckpointError, TrainError, WeightsError: As `loop.train`.
   """
   # The order of resuming: the settings, the photographs, the state, and then the stream, which
-  # follows from the step. Each is read only after the one before it was found to be the same.
-  settings = settings_of(config, stage)
+  # follows from the step. Each is opened only when the one before has proved to be the same.
+  folder, settings = workdir / stage, settings_of(config, stage)
   step = checkpoints.latest_step() or 0
   check_same_everywhere(settings, step)
   notes: dict[str, Any] = read_notes(checkpoints, step) if step else {}
   if step:
-    check_same_settings(settings, notes["config"], workdir / stage)
-  check_not_past_the_end(step, config.settings(stage), workdir / stage)
+    check_same_settings(settings, notes["config"], folder)
+  check_not_past_the_end(step, config.settings(stage), folder)
   if step == config.settings(stage).num_steps:
     return None
 
   photos = open_photos(config.data)
   if step:
-    check_same_photographs(photos, notes["photographs"], workdir / stage)
+    check_same_photographs(photos, notes["photographs"], folder)
+  else:
+    notes["photographs"] = photos.fingerprint()
 
   model = build_model(config)
   nnx.update(model, replicate(nnx.state(model), mesh))
-  if not step:
-    notes = {"photographs": photos.fingerprint()}
-    if stage == "jnd":
-      notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
+  if stage == "jnd" and not step:
+    notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
   graph, params, frozen = split_model(model, stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
-  if step:
-    restored = checkpoints.restore(step, frozen=frozen, **state._asdict())
-    frozen = restored.pop("frozen")
-    state = TrainState(**restored)
-  return Start(step, notes | {"config": settings}, photos, graph, state, frozen)
+  start = Start(step, notes | {"config": settings}, photos, graph, state, frozen)
+  return _restore(start, checkpoints) if step else start
+
+
+def _restore(start: Start, checkpoints: Checkpoints) -> Start:
+  """Restores what is trained and what is frozen; the start gives their shapes and placement."""
+  restored = checkpoints.restore(start.step, frozen=start.frozen, **start.state._asdict())
+  frozen = restored.pop("frozen")
+  return start._replace(state=TrainState(**restored), frozen=frozen)
 
 
 def _fill_hvs_sd(model: JNDModel, config: TrainConfig, workdir: Path, mesh: Mesh) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A small training run that the tests share."""
+"""A small training run, shared by the tests."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvsjnd_jax.training.config import (
-  JNDConfig,
-  RateDistortionConfig,
-  StageChoice,
-  TrainConfig,
-)
+from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, StageChoice, TrainConfig
 from hvsjnd_jax.training.loop import train
 from tests.training.runs import STEPS, MakeConfig, Reports
 
@@ -46,7 +41,7 @@ def make_config(photos: Path) -> MakeConfig:
 
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory: pytest.TempPathFactory, make_config: MakeConfig) -> Path:
-  """Both stages, trained for a few steps without a stop."""
+  """Returns the folder of a run of both stages, trained a few steps without a stop."""
   folder = tmp_path_factory.mktemp("run")
   reports = Reports()
   train(make_config("both"), folder, report=reports)

@@ -1,4 +1,4 @@
-"""Small training runs, and what they leave."""
+"""Helpers of the tests that train a few steps."""
 
 import json
 from collections.abc import Callable
@@ -10,11 +10,7 @@ import numpy as np
 from flax import nnx
 
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.training.config import (
-  Stage,
-  StageChoice,
-  TrainConfig,
-)
+from hvsjnd_jax.training.config import Stage, StageChoice, TrainConfig
 from hvsjnd_jax.training.running_means import Means
 from hvsjnd_jax.training.workdir import restore_weights
 
@@ -23,7 +19,7 @@ MakeConfig = Callable[[StageChoice], TrainConfig]
 
 
 class Reports(list[tuple[Stage, int]]):
-  """The steps that were reported; something may be done at one of them."""
+  """Collects the steps that are reported, and calls a function at one of them."""
 
   def __init__(self, at: tuple[Stage, int] | None = None, do: Callable[[], None] | None = None):
     super().__init__()
@@ -43,7 +39,7 @@ def read_weights(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
 
 
 def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
-  """The figures, but for how quick it went."""
+  """Reads the logged rows without the images a second, which differ from run to run."""
   rows = [json.loads(row) for row in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
   for row in rows:
     row.pop("images_per_second", None)
@@ -66,7 +62,7 @@ def edit_notes(workdir: Path, stage: Stage, edit: Callable[[dict[str, Any]], Non
 
 
 def use_former_names(run: dict[str, Any]) -> None:
-  """Gives the settings of a stage the names that they had."""
+  """Gives the settings of a stage the names that they had before."""
   config = run["config"]
   if "hvs_sd" in config:
     config["hvs_sd"]["train_lambda"] = config["hvs_sd"].pop("rate_distortion_lambda")

@@ -17,10 +17,7 @@ from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.data.sources import DataError
 from hvsjnd_jax.metrics.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.training.config import (
-  JNDConfig,
-  TrainConfig,
-)
+from hvsjnd_jax.training.config import JNDConfig, TrainConfig
 from hvsjnd_jax.training.guards import check_batch
 from hvsjnd_jax.training.loop import train
 from hvsjnd_jax.training.workdir import TrainError, export, restore_weights

@@ -18,6 +18,7 @@ from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig
 
 DrawImages = Callable[..., jax.Array]
 FlatImages = Callable[[int], jax.Array]
+
 # Weights that are all different, so that none can stand for another.
 CONFIG = JNDConfig(
   magnitude_weight=2.0, quality_weight=3.0, attention_weight=5.0, visibility_weight=7.0

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.training.config import (
-  Stage,
-)
+from hvsjnd_jax.training.config import Stage
 from hvsjnd_jax.training.loop import train
 from hvsjnd_jax.training.preemption import PreemptedError
 from hvsjnd_jax.training.workdir import TrainError, export
@@ -140,7 +138,7 @@ def test_run_from_before_a_setting_existed_goes_on(
 def test_run_with_the_former_names_of_settings_goes_on(
   workdir: Path, make_config: MakeConfig, tmp_path: Path
 ):
-  """As one that was made before rate_distortion_lambda and attention_layer were called so."""
+  """A run of an earlier version called two settings train_lambda and attention."""
   run = shutil.copytree(workdir, tmp_path / "run")
   shutil.rmtree(run / f"jnd/checkpoints/{STEPS}")
 
