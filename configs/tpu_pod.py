@@ -16,12 +16,17 @@ from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, TrainCon
 
 def get_config() -> TrainConfig:
   return TrainConfig(
-    compute_dtype="bfloat16",
-    checkpoint_every_steps=200,
-    keep_every_steps=2_000,
-    data=DataConfig(threads=32),
+    compute_dtype="bfloat16",  # what a TPU multiplies in
+    checkpoint_every_steps=200,  # a slice may be preempted at any time
+    keep_every_steps=2_000,  # kept for good, to look back at
+    data=DataConfig(threads=32),  # the photographs are what such a run waits for
     hvs_sd=RateDistortionConfig(
-      num_steps=10_000, crop_px=176, batch_size=4096, learning_rate=1e-3, warmup_steps=500
+      # 16 crops a chip; the larger batch allows a larger rate, which a longer warm-up leads to.
+      num_steps=10_000,
+      crop_px=176,
+      batch_size=4096,
+      learning_rate=1e-3,
+      warmup_steps=500,
     ),
     jnd=JNDConfig(num_steps=5_000, batch_size=4096, learning_rate=2e-3, warmup_steps=500),
   )

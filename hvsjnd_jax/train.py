@@ -1,18 +1,23 @@
-"""Train both stages, one after the other; export their weights; compile for a pod.
+"""Train a JND model on photographs; export its weights; compile its training for a TPU pod.
 
   python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
   python -m hvsjnd_jax.train export --workdir D --out W
 
-PHOTOS is a folder of photographs, walked recursively; --config.data.tfds=NAME takes a
-dataset of TensorFlow Datasets instead. Every setting of a config can be overridden as
---config.name=value. W is what `hvsjnd_jax.load(W)` and `python -m hvsjnd_jax.eval --weights W`
-take.
+The first command trains both stages, one after the other. PHOTOS is a folder of photographs,
+which is searched recursively; --config.data.tfds=NAME reads a dataset of TensorFlow Datasets
+instead. D is the working folder, which keeps checkpoints and logs; `tensorboard --logdir D`
+shows the progress. Every setting of a config can be overridden as --config.name=value. To see
+training work first, in a minute and without photographs:
+
+  python -m hvsjnd_jax.train --config configs/tiny.py --workdir D
+
+The second command writes the folder W of trained weights, for `hvsjnd_jax.load("W")`.
 
 A run that was stopped goes on from its newest checkpoint when the same command is given
-again; on SIGTERM it saves first. TensorBoard shows it: tensorboard --logdir D.
+again. On SIGTERM it saves first.
 
-On many hosts, give the same command with --multihost on each, with a folder D that all of
-them see. What a pod would need, without one:
+To train on many hosts, give each of them the same command with --multihost, and a folder D
+that all of them see. To learn what a step would cost on a pod, without one:
 
   python -m hvsjnd_jax.train aot --config configs/tpu_pod.py --topology v5e:16x16
 
@@ -21,7 +26,6 @@ The exit status is 0 when all is done, 2 when something is wrong, 130 when inter
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,20 +33,18 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.cli.command import run_command
 from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.cli.train_progress import TrainProgress
-from hvsjnd_jax.data.sources import DataError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
-from hvsjnd_jax.runtime.processes import JoinError, join_processes
+from hvsjnd_jax.runtime.processes import join_processes
 from hvsjnd_jax.training.checkpoints import CheckpointError, silence
 from hvsjnd_jax.training.config import TrainConfig
-from hvsjnd_jax.training.loop import PreemptedError, train
-from hvsjnd_jax.training.step_cost import TopologyError, compile_ahead, open_topology
-from hvsjnd_jax.training.workdir import TrainError, export
-from hvsjnd_jax.weights import WeightsError
+from hvsjnd_jax.training.loop import train
+from hvsjnd_jax.training.step_cost import compile_ahead, open_topology
+from hvsjnd_jax.training.workdir import export
 
-# The options that each action takes; the first ones it needs.
+# The options of each action; the first two are required.
 _OPTIONS = {
   None: ("config", "workdir", "multihost"),
   "export": ("workdir", "out"),
@@ -51,11 +53,19 @@ _OPTIONS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
-  # Below ERROR, Orbax tells every step of a save, and warns of folders that a killed run left
-  # half deleted, of which nothing is wanted.
+  """Runs the command and returns its exit status."""
+  args, overrides = _parse(sys.argv[1:] if argv is None else argv)
+  return run_command(
+    "train",
+    lambda: _run(args, overrides),
+    interrupted="interrupted; the same command starts from the newest checkpoint",
+  )
+
+
+def _run(args: argparse.Namespace, overrides: list[str]) -> int:
+  # Below ERROR, Orbax reports every step of a save, and warns of the half-deleted folders that
+  # a killed run leaves behind, which are harmless.
   logging.set_verbosity(logging.ERROR)
-  args, overrides = _parse(argv)
   try:
     if args.action == "export":
       export(args.workdir, args.out)
@@ -68,31 +78,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         join_processes()
       keep_compilations()
       _train(config, args.workdir)
-  except PreemptedError as error:
-    print(f"train: {error}; the same command goes on from there", file=sys.stderr)
-    return 143  # 128 + SIGTERM
-  except (
-    *(CheckpointError, DataError, JoinError, TopologyError, TrainError, WeightsError),
-    *(UsageError, OSError),
-  ) as error:
-    print(f"train: {error}", file=sys.stderr)
-    if args.multihost and jax.process_count() > 1:
-      # An orderly exit would wait for the others, who wait for this one.
-      sys.stderr.flush()
-      os._exit(2)
-    if isinstance(error, CheckpointError):
-      silence()
-    return 2
-  except KeyboardInterrupt:
-    print("train: interrupted; the same command starts from the newest checkpoint", file=sys.stderr)
-    return 130
+  except CheckpointError:
+    silence()
+    raise
   return 0
 
 
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Splits the command line into the options and the overrides of the config."""
+  parser = _make_parser()
+  for word in argv:
+    if word.startswith("--config.") and "=" not in word:
+      parser.error(f"{word}: expected {word}=value, in one word")
+  args, rest = parser.parse_known_args(argv)
+  overrides = [word for word in rest if word.startswith("--config.")]
+  if overrides != rest:
+    unknown = [word for word in rest if word not in overrides]
+    parser.error(f"unknown arguments: {' '.join(unknown)} (overrides are --config.name=value)")
+  _check_options(parser, args, overrides)
+  return args, overrides
+
+
+def _make_parser() -> argparse.ArgumentParser:
   description, _, notes = (__doc__ or "").partition("\n\n")
   parser = argparse.ArgumentParser(
     prog="python -m hvsjnd_jax.train",
+    usage="%(prog)s [export | aot] [options] [--config.name=value ...]",
     description=description,
     epilog=notes,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -102,38 +113,38 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     "action",
     nargs="?",
     choices=("export", "aot"),
-    help="export: write weights for eval; aot: compile for TPUs that need not be there",
+    help="nothing: train; export: write the trained weights; aot: compile for TPUs that need "
+    "not be there, and print what a step costs",
   )
-  parser.add_argument("--config", metavar="FILE", help="the run, such as configs/default.py")
-  parser.add_argument("--workdir", type=Path, metavar="DIR", help="working folder of both stages")
+  parser.add_argument("--config", metavar="FILE", help="the settings, such as configs/default.py")
+  parser.add_argument("--workdir", type=Path, metavar="DIR", help="the working folder of the run")
   parser.add_argument(
     "--multihost", action="store_true", help="join the other hosts' processes (TPU pod, SLURM, ...)"
   )
   parser.add_argument(
     "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
   )
-  parser.add_argument("--topology", metavar="NAME", help="with aot: the slice, such as v5e:16x16")
-  words = sys.argv[1:] if argv is None else argv
-  for word in words:
-    if word.startswith("--config.") and "=" not in word:
-      parser.error(f"{word}: expected {word}=value, in one word")
-  args, rest = parser.parse_known_args(words)
-  overrides = [word for word in rest if word.startswith("--config.")]
-  if overrides != rest:
-    unknown = [word for word in rest if word not in overrides]
-    parser.error(f"unknown arguments: {' '.join(unknown)} (overrides are --config.name=value)")
-  taken = _OPTIONS[args.action]
-  for name in taken[:2]:
+  parser.add_argument(
+    "--topology", metavar="NAME", help="with aot: the TPU slice, such as v5e:16x16"
+  )
+  return parser
+
+
+def _check_options(
+  parser: argparse.ArgumentParser, args: argparse.Namespace, overrides: list[str]
+) -> None:
+  """Ends the command where an option is missing, or is of no use with the action."""
+  allowed = _OPTIONS[args.action]
+  for name in allowed[:2]:
     if getattr(args, name) is None:
       parser.error(f"--{name} is needed")
   given = [name for name, value in vars(args).items() if value and name != "action"]
   given += ["config"] * bool(overrides)
   for name in given:
-    if name not in taken:
+    if name not in allowed:
       parser.error(f"--{name} is of no use with {args.action or 'training'}")
   if "://" in str(args.workdir):
     parser.error(f"--workdir {args.workdir}: expected a folder; mount the bucket as one")
-  return args, overrides
 
 
 def _train(config: TrainConfig, workdir: Path) -> None:
@@ -154,7 +165,9 @@ def _describe_devices() -> str:
 
 
 def _compile_ahead(config: TrainConfig, topology: str) -> None:
-  jax.config.update("jax_platforms", "cpu")  # nothing is run: a TPU that is there stays free
+  jax.config.update("jax_platforms", "cpu")  # nothing is run, so a TPU that is there stays free
+  # A program from the cache would be printed with the time of reading it.
+  jax.config.update("jax_enable_compilation_cache", False)
   devices = open_topology(topology)
   for stage in config.stages:
     print(f"{stage}: compiling for {len(devices)} chips of {topology} ...", flush=True)

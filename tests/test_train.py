@@ -98,6 +98,7 @@ def test_damaged_checkpoint_is_named_in_the_last_line(
     (["--config.seed=-1"], "config.seed must be in [0, 2^32), got -1"),
     (["--config.stage=all"], "all"),
     (["--config.compute_dtype=float16"], "float16"),
+    (["--config.jnd.quality_domain=feature"], "<perceptual|pixels>"),
     (["--config=nowhere.py"], "nowhere.py"),
     ([f"--workdir={TINY}"], "Not a directory"),
     (["--config.stage=jnd"], "no checkpoint of stage 'hvs_sd'"),

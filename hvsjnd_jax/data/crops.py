@@ -1,4 +1,4 @@
-"""Random crops of photographs, as an endless stream of batches."""
+"""Cuts random crops from photographs, as an endless stream of batches."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from hvsjnd_jax.ops.types import Pixels
 
 
 class Crops(NamedTuple):
-  """A batch of crops, and where each comes from; one crop without the axis b."""
+  """A batch of crops, and where each comes from. A single crop has no axis b."""
 
   pixels: UInt8[np.ndarray, "b crop crop 3"]
   noise_seeds: UInt32[np.ndarray, " b"]  # of the noise that the training step draws
@@ -22,13 +22,13 @@ class Crops(NamedTuple):
 
 
 class RandomCrop(grain.transforms.RandomMap):
-  """A crop at a random scale and place, flipped at random both ways.
+  """Cuts a crop at a random scale and place, and flips it at random both ways.
 
-  Everything is drawn from the record's own generator, the seed of the crop's noise too:
-  so it does not matter which process reads the record, or where in a batch it stands.
+  Everything, including the seed of the crop's noise, is drawn from the record's own generator,
+  so that it does not matter which process reads the record, or where in a batch it stands.
 
   Args:
-    config: Range of scales. A photograph too small for a scale is enlarged just enough.
+    config: The range of scales. A photograph too small for a scale is enlarged just enough.
     crop_px: Side of the crop.
   """
 
@@ -69,45 +69,48 @@ def crop_stream(
   process: int = 0,
   processes: int = 1,
 ) -> Iterator[Crops]:
-  """The endless stream of batches, from `first_step` on.
+  """Returns the endless stream of batches, from `first_step` on.
 
-  Which crops make up a step's batch follows from the seed and the step alone, so a resumed
-  run sees what the uninterrupted one would have seen, and so do other numbers of processes.
+  The crops of a batch follow from the seed and the step alone, so that a resumed run sees the
+  crops that the uninterrupted one would have seen, on any number of processes.
 
   Args:
-    photos: What `open_photos` gave.
+    photos: The photographs, from `open_photos`.
     config: How crops are cut.
     crop_px: Side of the crops.
-    batch_size: Crops of a batch over all processes, which `processes` must divide.
-    seed: Of everything random.
-    first_step: Steps to leave out.
-    process: Which of the processes this is.
-    processes: Among how many a batch is dealt out.
+    batch_size: Crops in a batch over all processes, whose number must divide it.
+    seed: Seed of everything random.
+    first_step: Number of batches to skip.
+    process: Index of this process.
+    processes: Number of processes that share a batch.
 
   Raises:
     DataError: From the stream, if a photograph cannot be read.
   """
-  own_size = batch_size // processes
-  # Dealt out only now: what is drawn for a record depends on its place in the whole stream.
+  local_size = batch_size // processes
+  # The stream is split among the processes only after the crops are drawn, because what is
+  # drawn for a record depends on its place in the whole stream.
   dataset = _cut_crops(photos, config, crop_px=crop_px, seed=seed)[process::processes]
-  dataset = dataset.batch(own_size, drop_remainder=True)
-  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * own_size)
+  dataset = dataset.batch(local_size, drop_remainder=True)
+  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * local_size)
   stream = iter(dataset.to_iter_dataset(options))
-  # Grain's own form of the state; counts batches.
+  # This is Grain's own form of the state, which counts batches.
   stream.set_state({"next_index": first_step})
   return stream
 
 
 def first_crop(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: int) -> Crops:
-  """The crop that a stream of these settings begins with."""
+  """Returns the crop that a stream of these settings begins with."""
   return _cut_crops(photos, config, crop_px=crop_px, seed=seed)[0]
 
 
 def _cut_crops(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: int) -> Any:
-  """Endless crops, by index, as Grain's MapDataset."""
+  """Returns the endless crops, by index, as Grain's MapDataset."""
   return (
     grain.MapDataset.source(photos)
-    .map_with_index(lambda index, pixels: (index % len(photos), pixels))  # it counts epochs on
+    .map_with_index(
+      lambda index, pixels: (index % len(photos), pixels)
+    )  # indices go on over epochs
     .seed(seed)
     .shuffle()
     .repeat(None, reseed_each_epoch=True)

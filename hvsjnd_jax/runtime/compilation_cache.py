@@ -1,4 +1,4 @@
-"""What has been compiled once, kept for the next start."""
+"""Keeps what was compiled once for the next start."""
 
 import contextlib
 import os
@@ -8,11 +8,11 @@ import jax
 
 
 def keep_compilations() -> None:
-  """Turns JAX's persistent compilation cache on, in the user's cache folder.
+  """Turns on JAX's persistent compilation cache, in the user's cache folder.
 
-  $XDG_CACHE_HOME/hvsjnd_jax, or ~/.cache/hvsjnd_jax. JAX's own settings come first:
-  JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false switches
-  it off. Where the folder cannot be made, nothing is kept.
+  The folder is $XDG_CACHE_HOME/hvsjnd_jax, or ~/.cache/hvsjnd_jax. JAX's own settings come
+  first: JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false
+  turns the cache off. Where the folder cannot be made, nothing is kept.
   """
   if jax.config.values["jax_compilation_cache_dir"] is None:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -20,5 +20,5 @@ def keep_compilations() -> None:
     with contextlib.suppress(OSError):
       folder.mkdir(parents=True, exist_ok=True)
       jax.config.update("jax_compilation_cache_dir", str(folder))
-  # JAX leaves out what compiles in less than a second, which most of a start is made of.
+  # By default JAX does not keep what compiles in less than a second, which is most of a start.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -1,4 +1,4 @@
-"""The processes of a run: how they join, and where they wait for each other."""
+"""The processes of a run: joining them, and waiting for each other."""
 
 import os
 
@@ -6,22 +6,22 @@ import jax
 
 from hvsjnd_jax.ops.errors import HVSJNDError
 
-# For the slowest process: a week.
+# How long to wait for the slowest process: a week.
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
 
 
 class JoinError(HVSJNDError):
-  """JAX found no other processes; the message says why."""
+  """JAX found no other processes. The message says why."""
 
 
 def join_processes() -> None:
-  """Joins the processes of all hosts, before anything asks for a device.
+  """Joins the processes of all hosts; call it before anything asks for a device.
 
-  JAX finds them by TPU metadata, SLURM, Open MPI or Kubernetes; elsewhere it is told by
-  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  JAX finds them by TPU metadata, SLURM, Open MPI or Kubernetes; elsewhere the variables
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
 
   Raises:
-    JoinError: If there are none to join.
+    JoinError: If there are none.
   """
   count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
   try:
@@ -34,12 +34,12 @@ def join_processes() -> None:
 
 
 def barrier(name: str) -> None:
-  """Waits until all processes have come here, each once; one that is alone goes on.
+  """Waits until every process has called this with the same name; a single process goes on.
 
-  Not by a collective of the devices, as JAX's own `sync_global_devices`: on CPUs that gives up
-  after half an hour.
+  JAX's own `sync_global_devices` waits by a collective of the devices, which on CPUs gives up
+  after half an hour; this one does not.
   """
   if jax.process_count() > 1:
-    from orbax.checkpoint import multihost  # seconds, which a single process does not need
+    from orbax.checkpoint import multihost  # imports for seconds
 
     multihost.get_barrier_sync_fn()(key=name, timeout_ms=_PATIENCE_MS)

@@ -1,9 +1,9 @@
-"""The devices of a run, of one process or many, and how arrays lie on them.
+"""The devices of a run, of one process or many, and how arrays are placed on them.
 
-Data parallelism in JAX's multi-controller runtime, the successor of `jax.pmap`: every host
-runs the same program; `jax.jit` over arrays with a `NamedSharding` sees all devices as one
-machine. A mesh of one axis, "data", holds every device. Parameters are copied to each, a
-batch is split among them.
+This is data parallelism in JAX's multi-controller runtime, the successor of `jax.pmap`: every
+host runs the same program, and `jax.jit` over arrays with a `NamedSharding` sees all devices as
+one machine. A mesh of one axis, "data", holds every device. Parameters are replicated on each,
+and a batch is sharded over them.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-PyTree = Any  # of arrays
+PyTree = Any  # a tree of arrays
 
 AXIS = "data"
 
@@ -22,17 +22,17 @@ REPLICATED = PartitionSpec()
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """All devices in one row; by default those of every process."""
+  """Returns a mesh of all devices in one row; by default those of every process."""
   return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Every leaf on every device. All processes must give the same values."""
+  """Copies every leaf to every device. All processes must give the same values."""
   return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-  """This process's part of a batch as its part of one global batch, leading axis split."""
+  """Places this process's part of a batch as its part of one global batch, by its first axis."""
   sharding = NamedSharding(mesh, SHARDED)
   return jax.tree.map(
     lambda part: jax.make_array_from_process_local_data(sharding, np.asarray(part)), batch
@@ -40,5 +40,5 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 
 
 def local_copy(tree: PyTree) -> PyTree:
-  """The copy of this process's first device, for what one process does alone."""
+  """Returns the copy on this process's first device, for what one process does alone."""
   return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

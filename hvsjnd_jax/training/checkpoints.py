@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: Orbax, with a hash of every array beside them."""
+"""Checkpoints of a stage, written by Orbax, with a hash of every array beside them."""
 
 import gc
 import hashlib
@@ -22,25 +22,26 @@ _HASHES = "sha256"
 
 _NOTES = "notes"
 
+# How long Orbax's other reads go on after one of them has failed.
 _DROPPED_READS_SECONDS = 0.5
 
 
 class CheckpointError(HVSJNDError):
-  """A checkpoint that cannot be read or written; the message names it, and says what to do."""
+  """A checkpoint cannot be read or written. The message names it, and says what to do."""
 
 
 class Checkpoints:
-  """The checkpoints of one stage, written in the background.
+  """The checkpoints of one stage, which are written in the background.
 
-  A checkpoint holds named pytrees, which can be restored one without the other, notes as
-  JSON, and the SHA-256 of every leaf: Orbax does not notice a flipped bit. All processes of
-  a run make the same calls; the folder must be one that all of them see.
+  A checkpoint holds named pytrees, which can be restored independently, notes as JSON, and
+  the SHA-256 of every leaf, because Orbax does not notice a flipped bit. All processes of a
+  run make the same calls on a folder that all of them see.
 
   Args:
-    folder: Where they live; made if missing.
-    keep: How many of the newest stay.
-    keep_every_steps: Those of every so many steps stay for good; 0: none.
-    read_only: Leave the folder to the run that may be writing it.
+    folder: The folder of the checkpoints; made if missing.
+    keep: How many of the newest are kept.
+    keep_every_steps: Also keeps, for good, those of every so many steps; 0: none.
+    read_only: Whether to delete nothing, because a run may be writing to the folder.
   """
 
   def __init__(
@@ -49,12 +50,12 @@ class Checkpoints:
     kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
     if keep_every_steps:
       kept.append(policies.EveryNSteps(keep_every_steps))
-    self._folder = folder.absolute()  # Orbax takes no others
+    self._folder = folder.absolute()  # Orbax refuses relative paths
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
-        # Saves that a killed run left half done go. (Orbax's own read_only only warns.)
+        # Deletes the unfinished saves of a killed run. (Orbax's own read_only only warns.)
         cleanup_tmp_directories=not read_only,
       ),
     )
@@ -63,11 +64,11 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-    """Waits until everything is written."""
+    """Waits until everything is written, and closes the checkpoints."""
     try:
       self.wait()
     except CheckpointError:
-      if error is None:  # the first error says more
+      if error is None:  # an earlier error says more
         raise
     finally:
       self._manager.close()
@@ -76,7 +77,7 @@ class Checkpoints:
     """Waits until everything is written.
 
     Raises:
-      CheckpointError: If it could not be.
+      CheckpointError: If a save in the background failed.
     """
     try:
       self._manager.wait_until_finished()
@@ -84,11 +85,11 @@ class Checkpoints:
       raise self._cannot_write(error) from None
 
   def latest_step(self) -> int | None:
-    """The step of the newest checkpoint; None if there is none."""
+    """Returns the step of the newest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   def save(self, step: int, notes: dict[str, Any], /, **items: PyTree) -> None:
-    """Saves notes and the named pytrees as of `step`, unless that has been done.
+    """Saves the notes and the named pytrees of a step, unless it is saved already.
 
     Raises:
       CheckpointError: If this, or an earlier save in the background, cannot be written.
@@ -98,7 +99,7 @@ class Checkpoints:
     saved: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     hashes = {name: _hash_leaves(item) for name, item in items.items()}
     saved |= {_HASHES: ocp.args.JsonSave(hashes), _NOTES: ocp.args.JsonSave(notes)}
-    # Forced: whether to save was decided, for all processes alike, before.
+    # Forced, because the caller has decided, for all processes alike, to save this step.
     try:
       self._manager.save(step, args=ocp.args.Composite(**saved), force=True)
     except Exception as error:
@@ -108,23 +109,23 @@ class Checkpoints:
     return CheckpointError(f"{self._folder} cannot be written to: {_reason(error)}")
 
   def restore(self, step: int, /, **like: PyTree) -> dict[str, PyTree]:
-    """The named pytrees saved at `step`, in the structure and placement of those given.
+    """Restores the named pytrees of a step, in the structure and placement of those given.
 
     Raises:
-      CheckpointError: If a file of it cannot be read, or a leaf's hash is not the one saved.
+      CheckpointError: If a file cannot be read, or a leaf's hash is not the one saved.
     """
     with _silent_threads():
-      restored, reason = self._try(step, like)
+      restored, reason = self._try_restore(step, like)
       if restored is not None:
         return restored
-      offer = self._offer(step, like)
-      # Orbax drops the other reads when one fails; they end a little later, and complain.
+      advice = self._advise(step, like)
+      # When one read fails, Orbax abandons the others, which end a little later with errors.
       gc.collect()
       time.sleep(_DROPPED_READS_SECONDS)
-    raise CheckpointError(f"{self._folder / str(step)} cannot be restored: {reason}. {offer}")
+    raise CheckpointError(f"{self._folder / str(step)} cannot be restored: {reason}. {advice}")
 
   def read_notes(self, step: int) -> dict[str, Any]:
-    """The notes saved at `step`.
+    """Reads the notes of a step.
 
     Raises:
       CheckpointError: If they cannot be read.
@@ -136,22 +137,24 @@ class Checkpoints:
     except Exception as error:
       raise CheckpointError(
         f"{self._folder / str(step)} cannot be restored: {_NOTES}: {_reason(error)}. "
-        f"{self._offer(step, {})}"
+        f"{self._advise(step, {})}"
       ) from None
 
-  def _try(self, step: int, like: dict[str, PyTree]) -> tuple[dict[str, PyTree] | None, str]:
-    """What was saved or, where it is damaged, None and the reason."""
+  def _try_restore(
+    self, step: int, like: dict[str, PyTree]
+  ) -> tuple[dict[str, PyTree] | None, str]:
+    """Returns what was saved or, where it is damaged, None and the reason."""
     wanted: dict[str, Any] = {
       name: ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, item))
       for name, item in like.items()
     }
     restored: dict[str, Any] = {}
-    # One by one, so that the reason names the item.
+    # The items are restored one by one, so that the reason can name the damaged one.
     for name, args in {_HASHES: ocp.args.JsonRestore(), **wanted}.items():
       try:
         found = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))
         restored[name] = found[name]
-      except Exception as error:  # Orbax raises bare Exception too
+      except Exception as error:  # Orbax raises bare Exceptions too
         error.__traceback__ = error.__context__ = error.__cause__ = None
         return None, f"{name}: {_reason(error)}"
     saved = restored.pop(_HASHES)
@@ -161,11 +164,11 @@ class Checkpoints:
         return None, f"{name}{damaged[0]} is not what was saved: its SHA-256 differs"
     return restored, ""
 
-  def _offer(self, step: int, like: dict[str, PyTree]) -> str:
-    """What to do: which older checkpoint is whole, and how to go on from it."""
+  def _advise(self, step: int, like: dict[str, PyTree]) -> str:
+    """Says which older checkpoint is whole, and how to go on from it."""
     damaged = [str(step)]
     for older in sorted((s for s in self._manager.all_steps() if s < step), reverse=True):
-      if self._try(older, like)[0] is not None:
+      if self._try_restore(older, like)[0] is not None:
         folders = " and ".join(sorted(damaged))
         return f"That of step {older} is whole: to go on from there, delete {folders}."
       damaged.append(str(older))
@@ -174,7 +177,7 @@ class Checkpoints:
 
 @contextmanager
 def _silent_threads() -> Iterator[None]:
-  """Nothing is told of errors outside the program's own course."""
+  """Silences errors of threads and finalisers, for a while."""
   hooks = sys.unraisablehook, sys.excepthook
   silence()
   try:
@@ -184,10 +187,10 @@ def _silent_threads() -> Iterator[None]:
 
 
 def silence() -> None:
-  """From here on nothing is told of errors outside the program's own course.
+  """Silences errors of threads and finalisers from here on.
 
-  Reads that Orbax drops come to light as late as at exit: after a CheckpointError, a
-  command that is about to end calls this.
+  The errors of reads that Orbax abandons may surface as late as at exit: a command that is
+  about to end with a CheckpointError calls this.
   """
   sys.unraisablehook = sys.excepthook = lambda *_: None
 
@@ -201,7 +204,7 @@ def _hash_leaves(tree: PyTree) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-  """An error in few words, and the file that it names among many."""
+  """Returns an error in few words, and the first file that it names."""
   text = str(error).strip() or type(error).__name__
   files = re.findall(r"/[^\s'\"\[\]{}]+", text)
   words = re.split(r"\n| \[| index: \(|See full|<bound", text)[0].strip(" .:")

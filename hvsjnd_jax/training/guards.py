@@ -1,5 +1,6 @@
 """Refuses runs that must not start or go on."""
 
+import dataclasses
 import fcntl
 import json
 import zlib
@@ -11,11 +12,13 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hvsjnd_jax.training.config import Stage, StageConfig
+from hvsjnd_jax.data.sources import PhotoSource
+from hvsjnd_jax.training.checkpoints import Checkpoints
+from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
+from hvsjnd_jax.training.running_means import NotFiniteError, RunningMeans
 from hvsjnd_jax.training.workdir import TrainError
 
-# What may differ when a run goes on: where it ends, where its photographs lie, and what it
-# leaves to be looked at.
+# Settings that may differ when a run goes on, because none of them changes a step.
 _MAY_CHANGE = (
   "num_steps",
   "log_every_steps",
@@ -23,15 +26,18 @@ _MAY_CHANGE = (
   "checkpoint_every_steps",
   "keep_checkpoints",
   "keep_every_steps",
-  "data.images",
+  "data.images",  # the folder may move; `check_same_photographs` checks what it holds
   "data.threads",
-  "vgg16",  # where the folders are; what they hold must stay
+  "vgg16",  # these folders may move too; the hashes of what they hold are compared
   "classifier",
 )
 
+# How many photographs a message names.
+_NAMED_PHOTOGRAPHS = 4
+
 
 def check_batch(settings: StageConfig, stage: Stage, mesh: Mesh) -> None:
-  """Raises a TrainError where the devices cannot share a batch evenly."""
+  """Refuses a batch that the devices cannot share evenly."""
   shares = mesh.size * settings.accumulation_steps
   if settings.batch_size % shares:
     raise TrainError(
@@ -41,11 +47,29 @@ def check_batch(settings: StageConfig, stage: Stage, mesh: Mesh) -> None:
     )
 
 
-def check_same_run(settings: dict[str, Any], notes: dict[str, Any], folder: Path) -> None:
-  """Refuses to go on with settings that the checkpoints were not made with."""
-  saved, given = (
-    traverse_util.flatten_dict(config, sep=".") for config in (notes["config"], settings)
+def check_same_everywhere(settings: dict[str, Any], step: int) -> None:
+  """Refuses processes that differ, because in JAX they would wait for each other forever."""
+  settings_hash = zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+  try:
+    multihost_utils.assert_equal(np.asarray([step, settings_hash], np.uint32))
+  except AssertionError:
+    raise TrainError(
+      f"the processes differ in their settings or in the step they stand at (here {step}): "
+      "give all the same command, and a --workdir that all of them see"
+    ) from None
+
+
+def check_same_settings(settings: dict[str, Any], saved: dict[str, Any], folder: Path) -> None:
+  """Refuses to go on with settings that the checkpoints were not made with.
+
+  A setting that the checkpoints do not name is younger than the run, which was trained with
+  what is now its default.
+  """
+  defaults, saved, given = (
+    traverse_util.flatten_dict(config, sep=".")
+    for config in (dataclasses.asdict(TrainConfig()), saved, settings)
   )
+  saved = defaults | saved
   changed = [
     f"{name} was {saved.get(name)!r} and is {value!r}"
     for name, value in given.items()
@@ -58,22 +82,46 @@ def check_same_run(settings: dict[str, Any], notes: dict[str, Any], folder: Path
     )
 
 
-def check_same_everywhere(settings: dict[str, Any], step: int) -> None:
-  """Refuses processes that do not run the same: in JAX they would wait for each other."""
-  settings_hash = zlib.crc32(json.dumps(settings, sort_keys=True).encode())
-  try:
-    multihost_utils.assert_equal(np.asarray([step, settings_hash], np.uint32))
-  except AssertionError:
+def check_same_photographs(photos: PhotoSource, saved: str, folder: Path) -> None:
+  """Refuses to go on with photographs that the checkpoints were not made with."""
+  if photos.fingerprint() != saved:
     raise TrainError(
-      f"the processes differ in their settings or in the step they stand at (here {step}): "
-      "give all the same command, and a --workdir that all of them see"
+      f"{folder} was trained on other photographs: {saved}, not {photos.fingerprint()}. "
+      "Give it the same, or choose another --workdir."
+    )
+
+
+def check_not_past_the_end(step: int, settings: StageConfig, folder: Path) -> None:
+  """Refuses a run that has taken more steps than are asked for."""
+  if step > settings.num_steps:
+    raise TrainError(f"{folder} stands at step {step}, past num_steps {settings.num_steps}")
+
+
+def check_finite(means: RunningMeans, photos: PhotoSource, checkpoints: Checkpoints) -> None:
+  """Waits for every step so far, and stops the run at a term that is not finite."""
+  try:
+    means.read()
+  except NotFiniteError as error:
+    names = sorted({photos.name(int(index)) for index in error.photos})
+    shown = ", ".join(names[:_NAMED_PHOTOGRAPHS])
+    if more := len(names[_NAMED_PHOTOGRAPHS:]):
+      shown += f" and {more} more"
+    checkpoints.wait()
+    latest = checkpoints.latest_step()
+    kept = f"the checkpoint of step {latest} is kept" if latest else "no checkpoint was made yet"
+    raise TrainError(
+      f"{', '.join(error.names)} not finite {error.when}, on a batch of {shown}; {kept}. "
+      "A lower learning_rate may help."
     ) from None
 
 
 def hold_folder(folder: Path) -> TextIO:
   """Keeps other runs out of a stage's folder, until the file is closed or the process ends."""
-  folder.mkdir(parents=True, exist_ok=True)
-  lock = (folder / "lock").open("w")
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("w")
+  except OSError as error:
+    raise TrainError(f"{folder} cannot be written to: {error.strerror}") from None
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError:

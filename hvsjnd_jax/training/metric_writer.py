@@ -1,4 +1,4 @@
-"""What a stage's run leaves to be looked at: figures and pictures, also for TensorBoard."""
+"""Writes what a stage's run leaves to look at: metrics and sheets, also for TensorBoard."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.ops.types import Pixels
 
 
-class Logbook:
-  """metrics.jsonl, sheets/ and tensorboard/ in a stage's folder.
+class MetricWriter:
+  """Writes metrics.jsonl, sheets/ and tensorboard/ in a stage's folder.
 
-  A run that goes on from a checkpoint takes back the rows that were written after it.
+  A run that goes on from a checkpoint first removes the rows that were written after it.
 
   Args:
     folder: The stage's folder.
@@ -38,21 +38,21 @@ class Logbook:
     self._metrics.close()
     self._board.close()
 
-  def write(self, step: int, figures: dict[str, float]) -> None:
-    """Adds one row of figures."""
-    self._metrics.write(json.dumps({"step": step, **figures}) + "\n")
+  def write(self, step: int, means: dict[str, float]) -> None:
+    """Adds one row."""
+    self._metrics.write(json.dumps({"step": step, **means}) + "\n")
     self._metrics.flush()
-    for name, value in figures.items():
+    for name, value in means.items():
       self._board.add_scalar(name, value, step)
 
   def write_sheet(self, step: int, sheet: Pixels) -> None:
-    """Adds one picture."""
+    """Adds one sheet."""
     write_png(self._sheets / f"{step:07d}.png", sheet)
     self._board.add_image("sheet", sheet, step, dataformats="HWC")
 
 
 def _read_rows(file: Path, last_step: int) -> list[str]:
-  """The rows up to a step; a killed run may have left half a row after them."""
+  """Reads the rows up to a step; a killed run may have left half a row after them."""
   rows = []
   for row in file.read_text(errors="replace").splitlines():
     try:

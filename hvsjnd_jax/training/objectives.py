@@ -1,4 +1,12 @@
-"""The objectives of both training stages."""
+"""The objectives of both training stages: weighted sums of losses.
+
+Images and maps are float32 in [0, 1], NHWC, RGB. An objective returns the total and every term
+by name, as scalars. Every image has its own key, from which its noise is drawn, so that a batch
+computed in parts, on any devices, sees the same noise.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +21,26 @@ from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.model.priors import compute_priors
 from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.ops.types import RGBImages
-from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig
+from hvsjnd_jax.training.config import (
+  JNDConfig,
+  MagnitudeForm,
+  QualityForm,
+  RateDistortionConfig,
+)
 from hvsjnd_jax.training.losses import (
-  _TRAINING_GRADIENT_FLOOR,
-  aic_loss,
+  TRAINING_GRADIENT_FLOOR,
+  Losses,
   attention_loss,
-  classify,
   magnitude_loss,
-  mean_magnitude_loss,
   quality_loss,
   rms_magnitude_loss,
-  total_variation_loss,
   visibility_loss,
+)
+from hvsjnd_jax.training.released_losses import (
+  aic_loss,
+  classify,
+  mean_magnitude_loss,
+  total_variation_loss,
 )
 
 Keys = Key[Array, " b"]
@@ -35,7 +51,7 @@ Terms = dict[str, Float[Array, ""]]
 def rate_distortion_objective(
   hvs_sd: HVSSD, images: RGBImages, keys: Keys, *, config: RateDistortionConfig
 ) -> tuple[Array, Terms]:
-  """Stage 1: train_lambda · MSE + bits per pixel.
+  """Computes stage 1's objective, rate_distortion_lambda · MSE + bits per pixel.
 
   Uniform noise U(-.5, .5) on the feature stands for rounding. Without it the encoder
   could shrink the feature, and the rate would fall for nothing.
@@ -66,7 +82,49 @@ def rate_distortion_objective(
   noisy = feature + noise
   mse = jnp.square(hvs_sd.decoder(noisy) - images).mean()
   bpp = hvs_sd.bits_per_pixel(noisy).mean()
-  return config.train_lambda * mse + bpp, {"mse": mse, "bpp": bpp}
+  return config.rate_distortion_lambda * mse + bpp, {"mse": mse, "bpp": bpp}
+
+
+class _Noise(NamedTuple):
+  """The noise of a batch, and what its magnitude is compared with."""
+
+  images: RGBImages
+  jnd: RGBImages
+  thresholds: RGBImages  # masking thresholds of the images
+  amplitudes: RGBImages  # lmbda · jnd, in thresholds
+  target: float
+
+
+_MAGNITUDE_FORMS: dict[MagnitudeForm, Callable[[_Noise], Losses]] = {
+  "geometric": lambda noise: magnitude_loss(noise.amplitudes, target=noise.target),
+  "rms": lambda noise: rms_magnitude_loss(noise.amplitudes, noise.thresholds, target=noise.target),
+  "mean": lambda noise: mean_magnitude_loss(noise.jnd, noise.images),
+  "total_variation": lambda noise: total_variation_loss(noise.jnd, noise.images),
+}
+
+
+def _assess_adaptively(
+  distorted: RGBImages, reference: RGBImages, backbones: Backbones | None
+) -> Losses:
+  if backbones is None:
+    raise ValueError(
+      "jnd_objective: quality_form 'aic' needs backbones: see weights.load_vgg16 and "
+      "weights.load_classifier"
+    )
+  classes = classify(backbones.classifier, distorted)
+  return aic_loss(
+    *(distorted, reference, classes),
+    vgg16=backbones.vgg16,
+    gradient_floor=TRAINING_GRADIENT_FLOOR,
+  )
+
+
+# (distorted, reference, backbones) -> losses
+_QUALITY_FORMS: dict[QualityForm, Callable[[RGBImages, RGBImages, Backbones | None], Losses]] = {
+  "ms_ssim_gmsd": lambda distorted, reference, _: quality_loss(distorted, reference),
+  "ms_ssim": lambda distorted, reference, _: 1 - ms_ssim(distorted, reference, variant="reference"),
+  "aic": _assess_adaptively,
+}
 
 
 def jnd_objective(
@@ -77,30 +135,30 @@ def jnd_objective(
   config: JNDConfig,
   backbones: Backbones | None = None,
 ) -> tuple[Array, Terms]:
-  """Stage 2: hide as much noise as asked for where the perceptual domain shows it least.
+  """Computes stage 2's objective: as much noise as asked for, hidden as well as can be.
 
-  The paper's three losses, and one on masking: magnitude says how much noise there shall
-  be; quality compares x2 with y2; attention compares xc with yc; visibility keeps noise even
-  in units of what contrast and luminance mask (`masking.threshold`), which are those of
-  "geometric" too. The first three have forms:
+  The total is a weighted sum of the paper's three losses and one on masking. Magnitude says
+  how much noise there is to be; quality compares x2 with y2; attention compares xc with yc;
+  visibility keeps noise even in units of the masking threshold, which are those of
+  "geometric" too (`masking.threshold`). The first three have forms:
 
     magnitude_form  "geometric" `magnitude_loss` and "rms" `rms_magnitude_loss` (ours),
                     "mean" `mean_magnitude_loss`, "total_variation" `total_variation_loss`
     quality_form    "ms_ssim_gmsd" `quality_loss` (ours), "ms_ssim" 1 - MS-SSIM (variant
                     "reference"), "aic" `aic_loss` of the trio that y2's class picks
-    quality_domain  "perceptual" (the paper's); "pixels": x with y, and y's class, to see
-                    what the perceptual domain is worth
+    quality_domain  "perceptual" (the paper's); "pixels" compares x with y and classifies y,
+                    to see what the perceptual domain is worth
     attention_form  "l1" (ours), "kl", "correlation": `attention_loss`
 
-  The three released objectives, of no attention and no visibility term, are "mean" · 0.1 +
-  "aic", "total_variation" + "aic", and "mean" · 0.1 + "ms_ssim".
+  The three released objectives are "mean" · 0.1 + "aic", "total_variation" + "aic", and
+  "mean" · 0.1 + "ms_ssim", all without an attention or a visibility term.
 
   Args:
-    model: Trained in its generator; differentiate with respect to that alone.
+    model: Its generator is trained; differentiate with respect to that alone.
     images: Crops of at least 168 pixels, sides multiples of 8.
     keys: Sources of the noise's signs, one for each image.
     config: Forms, weights and targets.
-    backbones: What "aic" is computed with; frozen, as HVS-SD.
+    backbones: The networks of "aic", which are frozen, as HVS-SD is.
 
   Returns:
     The total, and the terms "magnitude", "quality", "attention" and "visibility", unweighted.
@@ -124,51 +182,27 @@ def jnd_objective(
   # Unused parts of the priors (the gradient of the distorted image) cost nothing: the
   # compiler drops them.
   clean = jax.lax.stop_gradient(
-    compute_priors(model.hvs_sd, images, attention_layer=config.attention)
+    compute_priors(model.hvs_sd, images, attention_layer=config.attention_layer)
   )
   jnd = draw_jnd(
     model.generator, images, clean.attention, clean.gradient, resolution=config.resolution
   )
   signs = jax.vmap(lambda key: random_signs(key, images.shape[1:3]))(keys)
   distorted = inject(images, jnd, signs, lmbda=config.lmbda)
-  noisy = compute_priors(model.hvs_sd, distorted, attention_layer=config.attention)
+  noisy = compute_priors(model.hvs_sd, distorted, attention_layer=config.attention_layer)
 
   thresholds = threshold(images)
-  noise = config.lmbda * jnd / thresholds
-  if config.magnitude_form == "geometric":
-    magnitude = magnitude_loss(noise, target=config.magnitude_target)
-  elif config.magnitude_form == "rms":
-    magnitude = rms_magnitude_loss(noise, thresholds, target=config.magnitude_target)
-  elif config.magnitude_form == "mean":
-    magnitude = mean_magnitude_loss(jnd, images)
-  else:
-    magnitude = total_variation_loss(jnd, images)
+  amplitudes = config.lmbda * jnd / thresholds
+  noise = _Noise(images, jnd, thresholds, amplitudes, config.magnitude_target)
+  pair = distorted, images
   if config.quality_domain == "perceptual":
     pair = noisy.degraded, clean.degraded
-  else:
-    pair = distorted, images
-  if config.quality_form == "ms_ssim_gmsd":
-    quality = quality_loss(*pair)
-  elif config.quality_form == "ms_ssim":
-    quality = 1 - ms_ssim(*pair, variant="reference")
-  else:
-    if backbones is None:
-      raise ValueError(
-        "jnd_objective: quality_form 'aic' needs backbones: see weights.load_vgg16 and "
-        "weights.load_classifier"
-      )
-    quality = aic_loss(
-      *pair,
-      classify(backbones.classifier, pair[0]),
-      vgg16=backbones.vgg16,
-      gradient_floor=_TRAINING_GRADIENT_FLOOR,
-    )
-  terms = {
-    "magnitude": magnitude,
-    "quality": quality,
+  losses = {
+    "magnitude": _MAGNITUDE_FORMS[config.magnitude_form](noise),
+    "quality": _QUALITY_FORMS[config.quality_form](*pair, backbones),
     "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
-    "visibility": visibility_loss(noise, power=config.visibility_power),
+    "visibility": visibility_loss(amplitudes, power=config.visibility_power),
   }
-  terms = {name: value.mean() for name, value in terms.items()}
+  terms = {name: loss.mean() for name, loss in losses.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
   return jnp.asarray(total), terms

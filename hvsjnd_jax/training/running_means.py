@@ -1,4 +1,4 @@
-"""Means of the terms of steps that may still be running."""
+"""Means of the terms of the loss over steps that may still be running."""
 
 import math
 import time
@@ -9,11 +9,11 @@ import numpy as np
 from hvsjnd_jax.data.crops import Crops
 from hvsjnd_jax.training.objectives import Terms
 
-Figures = dict[str, float]
+Means = dict[str, float]
 
 
 class NotFiniteError(Exception):
-  """Terms of a step that are not finite."""
+  """Terms of a step that are not finite: their names, the moment, and the batch's photographs."""
 
   def __init__(self, names: list[str], when: str, photos: np.ndarray):
     super().__init__()
@@ -21,7 +21,7 @@ class NotFiniteError(Exception):
 
 
 class RunningMeans:
-  """The terms of steps that may still be running, so that no step waits to be read."""
+  """Collects the terms of steps without waiting for them, and averages them later."""
 
   class _Row(NamedTuple):
     when: str
@@ -30,13 +30,13 @@ class RunningMeans:
     counts: bool
 
   def __init__(self):
-    self._rows: list[RunningMeans._Row] = []
-    self._read: list[Figures] = []
-    self._started: float | None = None
+    self._pending: list[RunningMeans._Row] = []
+    self._read: list[Means] = []
+    self._last_time: float | None = None
 
   def append(self, when: str, terms: Terms, crops: Crops, *, counts: bool = True) -> None:
-    """Adds the terms of a step; where they do not count, they only have to be finite."""
-    self._rows.append(self._Row(when, terms, crops.photos, counts))
+    """Adds the terms of a step; those that do not count only have to be finite."""
+    self._pending.append(self._Row(when, terms, crops.photos, counts))
 
   def read(self) -> None:
     """Waits for every step so far.
@@ -44,20 +44,23 @@ class RunningMeans:
     Raises:
       NotFiniteError: At the first step with a term that is not finite.
     """
-    for row in self._rows:
-      figures = {name: float(value) for name, value in row.terms.items()}
-      if bad := [name for name, value in figures.items() if not math.isfinite(value)]:
+    for row in self._pending:
+      terms = {name: float(value) for name, value in row.terms.items()}
+      if bad := [name for name, value in terms.items() if not math.isfinite(value)]:
         raise NotFiniteError(bad, row.when, row.photos)
       if row.counts:
-        self._read.append(figures)
-    self._rows.clear()
+        self._read.append(terms)
+    self._pending.clear()
 
-  def take_means(self, batch_size: int) -> Figures:
-    """Means since the last call; images a second but for the first, which compiles."""
+  def take_means(self, batch_size: int) -> Means:
+    """Returns the means since the last call, and from the second call on images a second.
+
+    The first call has no rate, because the step before it was compiled.
+    """
     means = {name: float(np.mean([row[name] for row in self._read])) for name in self._read[0]}
     now = time.perf_counter()
-    if self._started is not None:
-      means["images_per_second"] = len(self._read) * batch_size / (now - self._started)
-    self._started = now
+    if self._last_time is not None:
+      means["images_per_second"] = len(self._read) * batch_size / (now - self._last_time)
+    self._last_time = now
     self._read.clear()
     return means

@@ -1,33 +1,46 @@
-"""What stands in a working folder: each stage's settings, checkpoints and weights.
+"""The working folder: each stage's settings, checkpoints and weights.
 
 A working folder holds `hvs_sd/` and `jnd/`, one for each stage, each with `config.json`,
-`metrics.jsonl`, `sheets/`, `tensorboard/` and `checkpoints/`. The notes of a checkpoint
-are its settings and what they were used on; `config.json` is for people.
+`metrics.jsonl`, `sheets/`, `tensorboard/` and `checkpoints/`. The notes of a checkpoint are
+its settings, its photographs and, in stage 2, the same of stage 1; `config.json` is for people.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, get_args
 
 from flax import nnx
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.metrics.backbones import Backbones
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
-from hvsjnd_jax.training.train_step import split_model
+from hvsjnd_jax.training.train_state import split_model
+
+# What a setting was called in checkpoints of earlier versions, by section.
+_FORMER_NAMES = {
+  ("hvs_sd", "train_lambda"): "rate_distortion_lambda",
+  ("jnd", "attention"): "attention_layer",
+}
+
+# Settings that hold a path, by section. The exported weights keep its last part alone, because
+# nobody's private paths belong into published weights.
+_PATHS = {"data": ("images", "tfds"), "jnd": ("hvs_sd", "vgg16", "classifier")}
 
 
 class TrainError(HVSJNDError):
-  """A run that cannot start or go on. The message says why, and what to do."""
+  """A run cannot start or go on. The message says why, and what to do."""
 
 
 def settings_of(config: TrainConfig, stage: Stage) -> dict[str, Any]:
-  """What a stage is trained with: all settings but the choice of stages and the other's.
+  """Returns what a stage is trained with.
 
-  With them, where the loss is computed with further networks, the hashes of their weights.
+  That is every setting but the choice of stages and the other stage's and, where the loss is
+  computed with further networks, the hashes of their weights.
   """
   settings = dataclasses.asdict(config)
   for name in ("stage", *get_args(Stage)):
@@ -38,8 +51,14 @@ def settings_of(config: TrainConfig, stage: Stage) -> dict[str, Any]:
   return settings
 
 
+def write_settings(settings: dict[str, Any], folder: Path) -> None:
+  """Writes config.json; a killed run leaves the old file or the new one."""
+  with whole_file(folder / "config.json") as partial:
+    partial.write_text(json.dumps(settings, indent=2) + "\n")
+
+
 def hash_backbones(config: TrainConfig, stage: Stage) -> dict[str, str]:
-  """The SHA-256 of the weights that the stage's loss is computed with, by network.
+  """Returns the SHA-256 of each network that the stage's loss is computed with.
 
   Raises:
     WeightsError: If a network's weights are missing or damaged.
@@ -53,7 +72,7 @@ def hash_backbones(config: TrainConfig, stage: Stage) -> dict[str, str]:
 
 
 def open_checkpoints(workdir: Path, stage: Stage) -> Checkpoints:
-  """A stage's checkpoints, for reading.
+  """Opens a stage's checkpoints for reading.
 
   Raises:
     TrainError: If there are none.
@@ -68,6 +87,21 @@ def open_checkpoints(workdir: Path, stage: Stage) -> Checkpoints:
   return checkpoints
 
 
+def read_notes(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+  """Reads the notes of a checkpoint, its settings under the names of today.
+
+  Raises:
+    CheckpointError: If they cannot be read.
+  """
+  notes = checkpoints.read_notes(step)
+  for run in (notes, notes.get("hvs_sd", {})):
+    for (section, former), name in _FORMER_NAMES.items():
+      settings = run.get("config", {}).get(section, {})
+      if former in settings:
+        settings[name] = settings.pop(former)
+  return notes
+
+
 def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, Any]:
   """Fills a model with the averaged weights of a stage's newest checkpoint.
 
@@ -78,8 +112,7 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, A
     stage: "hvs_sd" or "jnd".
 
   Returns:
-    What is known of how they came about: "steps" and "config", for stage 2 "hvs_sd" with
-    the same of stage 1.
+    How the weights were trained: the number of "steps" and the checkpoint's notes.
 
   Raises:
     TrainError: If the stage has no checkpoint.
@@ -90,11 +123,11 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, A
   with open_checkpoints(workdir, stage) as checkpoints:
     step = checkpoints.latest_step() or 0
     nnx.update(model, *checkpoints.restore(step, **wanted).values())
-    return {"steps": step, **checkpoints.read_notes(step)}
+    return {"steps": step, **read_notes(checkpoints, step)}
 
 
 def export(workdir: Path, out: Path) -> None:
-  """Writes the averaged weights of stage 2 as a folder that `load` takes.
+  """Writes the averaged weights of stage 2 as a folder for `hvsjnd_jax.load`.
 
   HVS-SD is the one that the generator was trained with, even where stage 1 has gone on.
 
@@ -110,14 +143,15 @@ def export(workdir: Path, out: Path) -> None:
   model = JNDModel(rngs=nnx.Rngs(0))
   second = restore_weights(model, workdir, "jnd")
   training = {"hvs_sd": second.pop("hvs_sd"), "jnd": second}
-  objective = second["config"]["jnd"]
+  settings = second["config"]["jnd"]
+  model.resolution, model.attention_layer = settings["resolution"], settings["attention_layer"]
   for run in training.values():
-    data = run["config"]["data"] if "config" in run else {}  # converted weights tell no config
-    for section, names in (
-      (data, ("images", "tfds")),
-      (objective, ("hvs_sd", "vgg16", "classifier")),
-    ):
-      for name in section.keys() & set(names):
-        section[name] = Path(section[name]).name  # nobody's private paths
-  model.resolution, model.attention_layer = objective["resolution"], objective["attention"]
+    _shorten_paths(run.get("config", {}))  # converted weights tell no config
   weights.save(out, model, provenance={"training": training})
+
+
+def _shorten_paths(config: dict[str, Any]) -> None:
+  for section, names in _PATHS.items():
+    settings = config.get(section, {})
+    for name in settings.keys() & set(names):
+      settings[name] = Path(settings[name]).name

@@ -52,9 +52,9 @@ from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
-from hvsjnd_jax.training.loop import build_model
 from hvsjnd_jax.training.objectives import jnd_objective
-from hvsjnd_jax.training.train_step import init_state, make_step, split_model
+from hvsjnd_jax.training.train_state import build_model, init_state, split_model
+from hvsjnd_jax.training.train_step import make_step
 from tests.benchmarks.tables import align
 
 _EVERY = 10  # of so many photographs one is held out

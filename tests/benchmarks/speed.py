@@ -66,7 +66,8 @@ from hvsjnd_jax.model.layers import downsampling_conv, upsampling_conv
 from hvsjnd_jax.model.windows import plan_window
 from hvsjnd_jax.runtime.sharding import make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import Stage, TrainConfig
-from hvsjnd_jax.training.train_step import init_state, make_step, split_model
+from hvsjnd_jax.training.train_state import init_state, split_model
+from hvsjnd_jax.training.train_step import make_step
 from tests.benchmarks import machine
 from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.tables import OURS, THEIRS, Row, align, tabulate, to_markdown

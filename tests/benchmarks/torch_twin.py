@@ -223,8 +223,8 @@ class Trainer:
   def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """One update; the loss, and the gradient's norm before clipping."""
     if self.stage == "hvs_sd":
-      train_lambda = self.config.hvs_sd.train_lambda
-      loss = rate_distortion_objective(self.model.hvs_sd, images, noise, train_lambda)
+      rate_distortion_lambda = self.config.hvs_sd.rate_distortion_lambda
+      loss = rate_distortion_objective(self.model.hvs_sd, images, noise, rate_distortion_lambda)
     else:
       loss = jnd_objective(self.model, images, noise, self.config.jnd)
     self.optimizer.zero_grad()
@@ -240,12 +240,12 @@ class Trainer:
 
 
 def rate_distortion_objective(
-  hvs_sd: HVSSD, images: Tensor, noise: Tensor, train_lambda: float
+  hvs_sd: HVSSD, images: Tensor, noise: Tensor, rate_distortion_lambda: float
 ) -> Tensor:
   """Stage 1."""
   noisy = hvs_sd.encoder(images) + noise
   mse = (hvs_sd.decoder(noisy) - images).square().mean()
-  return train_lambda * mse + hvs_sd.bits_per_pixel(noisy).mean()
+  return rate_distortion_lambda * mse + hvs_sd.bits_per_pixel(noisy).mean()
 
 
 def jnd_objective(model: Twin, images: Tensor, signs: Tensor, config: JNDConfig) -> Tensor:

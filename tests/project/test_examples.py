@@ -17,7 +17,7 @@ from flax import nnx
 import hvsjnd_jax
 from hvsjnd_jax import baselines, export, metrics, noise, noise_scale, weights
 from hvsjnd_jax.model import masking, priors, windows
-from hvsjnd_jax.training import losses
+from hvsjnd_jax.training import losses, released_losses
 from hvsjnd_jax.viz import sheets
 
 COMMON = {"hvsjnd_jax": hvsjnd_jax, "jax": jax, "jnp": jnp, "nnx": nnx, "np": np}
@@ -36,7 +36,7 @@ PUBLIC = {
   hvsjnd_jax: hvsjnd_jax.__all__,
   metrics: metrics.__all__,
   baselines: baselines.__all__,
-  **{module: own_names(module) for module in (losses, noise, noise_scale, sheets)},
+  **{module: own_names(module) for module in (losses, released_losses, noise, noise_scale, sheets)},
   masking: ["threshold"],
   windows: ["plan_window", "analyze"],
   priors: ["compute_priors"],

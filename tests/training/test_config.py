@@ -31,6 +31,16 @@ def test_shipped_configs_need_photographs_alone(file: Path):
   config.validate()
 
 
+def test_recipes_are_those_of_the_default_weights():
+  """The recipes list their values again, so that a reader finds them: here they are the same."""
+  default, hvs_sd, jnd = (
+    load(CONFIGS[0].parent / f"{name}.py") for name in ("default", "hvs_sd", "jnd")
+  )
+  assert default == TrainConfig()
+  assert hvs_sd == TrainConfig(stage="hvs_sd")
+  assert jnd == TrainConfig(stage="jnd")
+
+
 def test_both_stages_are_trained_by_default():
   assert TrainConfig().stages == TrainConfig(stage="both").stages == ("hvs_sd", "jnd")
   assert TrainConfig(stage="jnd").stages == ("jnd",)
@@ -64,7 +74,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("data.min_scale", 0.0),
     ("data.max_scale", 0.5),
     ("data.threads", 0),
-    ("hvs_sd.train_lambda", -1.0),
+    ("hvs_sd.rate_distortion_lambda", -1.0),
     ("hvs_sd.crop_px", 100),
     ("hvs_sd.crop_px", 0),
     ("hvs_sd.accumulation_steps", 3),  # of a batch of 4
@@ -85,7 +95,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.visibility_power", 0.5),
     ("jnd.hvs_sd", "default"),
     ("jnd.resolution", "full"),
-    ("jnd.attention", "decoder"),
+    ("jnd.attention_layer", "decoder"),
     ("jnd.magnitude_form", "peak"),
     ("jnd.quality_form", "psnr"),
     ("jnd.quality_domain", "feature"),

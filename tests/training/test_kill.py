@@ -17,8 +17,7 @@ import pytest
 
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
-from hvsjnd_jax.training.loop import build_model
-from hvsjnd_jax.training.train_step import init_state, split_model
+from hvsjnd_jax.training.train_state import build_model, init_state, split_model
 
 ROOT = Path(__file__).parents[2]
 STEPS: dict[Stage, int] = {"hvs_sd": 40, "jnd": 16}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hvsjnd_jax.data.images import read_image
-from hvsjnd_jax.training.metric_writer import Logbook
+from hvsjnd_jax.training.metric_writer import MetricWriter
 
 
 def read_steps(folder: Path) -> list[int]:
@@ -15,9 +15,9 @@ def read_steps(folder: Path) -> list[int]:
 
 
 def write(folder: Path, *steps: int, after: int) -> None:
-  with Logbook(folder, step=after) as log:
+  with MetricWriter(folder, step=after) as writer:
     for step in steps:
-      log.write(step, {"loss": 1 / step, "bpp": 0.5})
+      writer.write(step, {"loss": 1 / step, "bpp": 0.5})
 
 
 def test_figures_are_rows_by_name(tmp_path: Path):
@@ -29,8 +29,8 @@ def test_figures_are_rows_by_name(tmp_path: Path):
 
 
 def test_row_is_there_as_soon_as_it_is_written(tmp_path: Path):
-  with Logbook(tmp_path, step=0) as log:
-    log.write(1, {"loss": 1.0})
+  with MetricWriter(tmp_path, step=0) as writer:
+    writer.write(1, {"loss": 1.0})
     assert read_steps(tmp_path) == [1]
 
 
@@ -62,6 +62,6 @@ def test_row_without_its_end_keeps_apart_from_the_next(tmp_path: Path):
 
 def test_sheets_are_written(tmp_path: Path):
   sheet = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-  with Logbook(tmp_path, step=0) as log:
-    log.write_sheet(20, sheet)
+  with MetricWriter(tmp_path, step=0) as writer:
+    writer.write_sheet(20, sheet)
   np.testing.assert_array_equal(read_image(tmp_path / "sheets/0000020.png"), sheet)

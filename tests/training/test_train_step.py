@@ -15,9 +15,9 @@ from hvsjnd_jax.data.sources import SyntheticPhotos
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.runtime.sharding import PyTree, make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
-from hvsjnd_jax.training.loop import build_model
 from hvsjnd_jax.training.objectives import Terms
-from hvsjnd_jax.training.train_step import TrainState, init_state, make_step, split_model
+from hvsjnd_jax.training.train_state import TrainState, build_model, init_state, split_model
+from hvsjnd_jax.training.train_step import make_step
 
 CROP_PX: dict[Stage, int] = {"hvs_sd": 16, "jnd": 168}
 BATCH_SIZE: dict[Stage, int] = {"hvs_sd": 4, "jnd": 2}

@@ -1,0 +1,70 @@
+"""Helpers of the tests that train a few steps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.training.config import Stage, StageChoice, TrainConfig
+from hvsjnd_jax.training.running_means import Means
+from hvsjnd_jax.training.workdir import restore_weights
+
+STEPS = 4
+MakeConfig = Callable[[StageChoice], TrainConfig]
+
+
+class Reports(list[tuple[Stage, int]]):
+  """Collects the steps that are reported, and calls a function at one of them."""
+
+  def __init__(self, at: tuple[Stage, int] | None = None, do: Callable[[], None] | None = None):
+    super().__init__()
+    self._at, self._do = at, do
+
+  def __call__(self, stage: Stage, step: int, means: Means | None) -> None:
+    self.append((stage, step))
+    if self._do and (stage, step) == self._at:
+      self._do()
+
+
+def read_weights(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
+  model = JNDModel(rngs=nnx.Rngs(0))
+  assert restore_weights(model, workdir, stage)["steps"] == STEPS
+  leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
+  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
+  """Reads the logged rows without the images a second, which differ from run to run."""
+  rows = [json.loads(row) for row in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
+  for row in rows:
+    row.pop("images_per_second", None)
+  return rows
+
+
+def assert_same_run(workdir: Path, other: Path, stage: Stage) -> None:
+  assert read_rows(workdir, stage) == read_rows(other, stage)
+  want = read_weights(other, stage)
+  for name, leaf in read_weights(workdir, stage).items():
+    np.testing.assert_array_equal(leaf, want[name], err_msg=name)
+
+
+def edit_notes(workdir: Path, stage: Stage, edit: Callable[[dict[str, Any]], None]) -> None:
+  """Edits the notes of every checkpoint of a stage, in place."""
+  for file in (workdir / stage / "checkpoints").glob("*/notes/metadata"):
+    notes = json.loads(file.read_text())
+    edit(notes)
+    file.write_text(json.dumps(notes))
+
+
+def use_former_names(run: dict[str, Any]) -> None:
+  """Gives the settings of a stage the names that they had before."""
+  config = run["config"]
+  if "hvs_sd" in config:
+    config["hvs_sd"]["train_lambda"] = config["hvs_sd"].pop("rate_distortion_lambda")
+  if "jnd" in config:
+    config["jnd"]["attention"] = config["jnd"].pop("attention_layer")
