@@ -17,7 +17,7 @@ from flax import nnx
 import hvsjnd_jax
 from hvsjnd_jax import baselines, export, metrics, noise, weights
 from hvsjnd_jax.model import masking, priors, windows
-from hvsjnd_jax.training import losses
+from hvsjnd_jax.training import losses, objectives
 from hvsjnd_jax.viz import sheets
 
 COMMON = {"hvsjnd_jax": hvsjnd_jax, "jax": jax, "jnp": jnp, "nnx": nnx, "np": np}
@@ -36,7 +36,7 @@ PUBLIC = {
   hvsjnd_jax: hvsjnd_jax.__all__,
   metrics: metrics.__all__,
   baselines: baselines.__all__,
-  **{module: own_names(module) for module in (losses, masking, noise, sheets)},
+  **{module: own_names(module) for module in (losses, objectives, masking, noise, sheets)},
   windows: ["plan_window", "analyze"],
   priors: ["compute_priors"],
   weights: ["load", "save"],

@@ -1,4 +1,4 @@
-"""What holds for the project as a whole."""
+"""Checks the project as a whole: the rooms, what the library imports, and links of pages."""
 
 import ast
 import re
@@ -33,12 +33,12 @@ FLOORS = (
 
 
 def room_of(file: Path) -> str:
-  """The folder of the package that a file stands in, or the file's own name."""
+  """Names a file's room: its folder in the package, or the file itself beside the folders."""
   return file.relative_to(ROOT / "hvsjnd_jax").parts[0].removesuffix(".py")
 
 
 def imported_modules(file: Path) -> set[str]:
-  """The dotted names below `hvsjnd_jax` that a file imports from."""
+  """Lists the dotted names below `hvsjnd_jax` that a file imports."""
   names: set[str] = set()
   for node in ast.walk(ast.parse(file.read_text())):
     if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hvsjnd_jax"):
@@ -82,7 +82,7 @@ def test_no_circles_within_a_room():
 
 
 def test_import_is_light():
-  """The library needs neither what trains, nor what converts, nor what draws."""
+  """Importing the library loads nothing that only training, converting or plotting needs."""
   modules = ("training.losses", "noise", "viz.sheets", "weights", "model.windows")
   heavy = (
     *("torch", "tensorflow", "tensorflow_datasets", "grain", "orbax", "tensorboardX"),
