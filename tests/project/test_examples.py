@@ -36,11 +36,12 @@ PUBLIC = {
   hvsjnd_jax: hvsjnd_jax.__all__,
   metrics: metrics.__all__,
   baselines: baselines.__all__,
-  **{module: own_names(module) for module in (losses, objectives, masking, noise, sheets)},
+  **{module: own_names(module) for module in (losses, masking, noise, sheets)},
   windows: ["plan_window", "analyze"],
   priors: ["compute_priors"],
   weights: ["load", "save"],
   export: ["export_estimate"],
+  objectives: ["jnd_objective", "rate_distortion_objective"],
 }
 OBJECTS = {
   f"{module.__name__}.{name}": value

@@ -33,7 +33,7 @@ FLOORS = (
 
 
 def room_of(file: Path) -> str:
-  """Names a file's room: its folder in the package, or the file itself beside the folders."""
+  """The folder of the package that a file stands in, or the file's own name."""
   return file.relative_to(ROOT / "hvsjnd_jax").parts[0].removesuffix(".py")
 
 
