@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -27,23 +28,22 @@ _PAGES = tuple(
 
 def on_config(config: MkDocsConfig) -> None:
   """Expands patterns in the menu to the pages that match; drops those that match none."""
-  for entry in list(config.nav or []):
+  menu = config.nav or []
+  for entry in list(menu):
     if isinstance(entry, dict) and "*" in (pattern := next(iter(entry.values()))):
       (title,) = entry
       entry[title] = [place for place in _PAGES if Path(place).match(pattern)]
       if not entry[title]:
-        config.nav.remove(entry)
+        menu.remove(entry)
 
 
+# Runs before mkdocs-jupyter, which looks for notebooks among the files.
+@event_priority(100)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
   """Adds the pages from outside docs/."""
   for place in _PAGES:
     files.append(File(place, str(ROOT), config.site_dir, config.use_directory_urls))
   return files
-
-
-# Runs before mkdocs-jupyter, which looks for notebooks among the files.
-on_files.mkdocs_priority = 100
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
