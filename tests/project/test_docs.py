@@ -92,13 +92,19 @@ def run(words: list[str]) -> None:
     case ["python", "-m", "hvsjnd_jax.train", "--config", *_]:
       assert importlib.import_module(words[2]).main([*words[3:], *ONE_STEP]) == 0
     case ["python", "-m", module, *options]:
-      assert importlib.import_module(module).main(options) == 0
+      assert import_command(module).main(options) == 0
     case ["python", "-c", code]:
       for size, smaller in SMALLER.items():
         code = code.replace(size, smaller)
       exec(code, {})
     case _:
       pytest.fail(f"no way to run: {words}")
+
+
+def import_command(module: str) -> Any:
+  """Imports what `python -m module` runs: of a folder, its `__main__`."""
+  command = importlib.import_module(module)
+  return importlib.import_module(f"{module}.__main__") if hasattr(command, "__path__") else command
 
 
 def write_checkpoint(file: Path) -> None:
