@@ -1,8 +1,8 @@
-"""MkDocs hook: brings pages in that stand elsewhere in the repository, and mends links.
+"""MkDocs hook: adds pages from elsewhere in the repository, and adapts links to the site.
 
-On the pages links lead through the repository, so that they work where it is read. On the site
-they lead to the page of the same file, a module's to its reference; a link to a file that has
-no page becomes its text.
+README.md is the front page. In the sources, links lead through the repository, so that they work
+on GitHub. On the site, a link to a file leads to the page made of that file, a link to a module
+leads to its reference, and a link to a file without a page becomes plain text.
 """
 
 import os
@@ -10,14 +10,15 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 
-# Pages that stand outside docs/, and are at the same path on the site.
+# Pages outside docs/, which have the same path on the site.
 _PATTERNS = (
-  *("CHANGELOG.md", "CONTRIBUTING.md", "notebooks/*.ipynb"),
+  *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "notebooks/*.ipynb"),
   *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "paper")),
 )
 _PAGES = tuple(
@@ -26,15 +27,18 @@ _PAGES = tuple(
 
 
 def on_config(config: MkDocsConfig) -> None:
-  """Puts in the menu, for a pattern, the pages that match it; none, no entry."""
-  for entry in list(config.nav or []):
+  """Expands patterns in the menu to the pages that match; drops those that match none."""
+  menu = config.nav or []
+  for entry in list(menu):
     if isinstance(entry, dict) and "*" in (pattern := next(iter(entry.values()))):
       (title,) = entry
       entry[title] = [place for place in _PAGES if Path(place).match(pattern)]
       if not entry[title]:
-        config.nav.remove(entry)
+        menu.remove(entry)
 
 
+# Runs before mkdocs-jupyter, which looks for notebooks among the files.
+@event_priority(100)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
   """Adds the pages from outside docs/."""
   for place in _PAGES:
@@ -42,24 +46,31 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
   return files
 
 
-# Before mkdocs-jupyter, which looks for notebooks among the files.
-on_files.mkdocs_priority = 100
-
-
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
-  """Leads each link to where its file is on the site."""
+  """Rewrites each link to where its file is on the site."""
   folder = Path(str(page.file.abs_src_path)).parent
 
-  def lead(link: re.Match[str]) -> str:
+  def rewrite(link: re.Match[str]) -> str:
     text, target, anchor = link.groups()
     if not target or ":" in target:
       return link[0]
     file = os.path.relpath(folder / target, ROOT)
-    module = re.sub(r"hvsjnd_jax/(.+)\.py", r"api/\1.md", file)
-    for place in (file, file.removeprefix("docs/"), module):
+    for place in (file, file.removeprefix("docs/"), _REFERENCE.get(file, file)):
       found = files.get_file_from_path(place)
       if found is not None and found.inclusion.is_included():
         return f"[{text}]({os.path.relpath(place, Path(page.file.src_uri).parent)}{anchor})"
-    return text if (ROOT / file).exists() else link[0]  # of which MkDocs complains
+    return text if (ROOT / file).exists() else link[0]  # MkDocs complains of the latter
 
-  return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)((?:#[^)\s]*)?)\)", lead, markdown)
+  return re.sub(r"\[([^\]]*)\]\(([^)#\s]*)((?:#[^)\s]*)?)\)", rewrite, markdown)
+
+
+def _find_reference() -> dict[str, str]:
+  """Maps each module's file to the page of docs/api/ that documents it."""
+  pages = {}
+  for page in sorted((ROOT / "docs/api").glob("*.md")):
+    for module in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE):
+      pages[module.replace(".", "/") + ".py"] = f"api/{page.name}"
+  return pages
+
+
+_REFERENCE = _find_reference()

@@ -1,16 +1,17 @@
-"""Griffe extension: the docstrings' formulas and tables are shown as they are written."""
+"""Griffe extension: shows formulas and tables in docstrings as they are written."""
 
 import re
 from typing import Any
 
 import griffe
 
-# Lines indented by two, on their own: what "Args:" and the like hold follows without a gap.
+# A paragraph indented by two. The contents of "Args:" and the like are not matched, because no
+# empty line stands before them.
 _BLOCK = re.compile(r"(?<=\n\n)(?:  .*(?:\n|$))+(?=\n|$)")
 
 
 class Formulas(griffe.Extension):
-  """Makes code of indented blocks, which Markdown would run together."""
+  """Turns indented paragraphs into code blocks, since Markdown would join their lines."""
 
   def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
     if obj.docstring is not None:

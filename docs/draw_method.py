@@ -3,7 +3,7 @@
   pip install '.[docs]'
   python docs/draw_method.py
 
-Every panel is computed, on the whole of scikit-image's `chelsea` (CC0); a part is shown.
+Every panel is computed on the whole of scikit-image's `chelsea` (CC0), and shows a part of it.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.viz.sheets import jet, visible_jnd
 
 LMBDA = 10
-PART = np.s_[66:186, 110:290]  # of the photograph: the eyes
+PART = np.s_[66:186, 110:290]  # the part of the photograph that is shown: the eyes
 
-# Inches, from the bottom left.
+# All lengths are in inches, from the bottom left.
 WIDTH, HEIGHT = 12.0, 7.8
 DPI = 150
 PANEL = (1.8, 1.2)
-LEFT, MARGIN = 0.45, 0.22  # of each row's first panel, and of what leads there
-# Each row: the bottom of its panels, and the ends of its band.
+LEFT, MARGIN = 0.45, 0.22  # where each row's first panel begins, and the arrow that leads to it
+# For each row, the bottom of its panels, and the bottom and top of its band.
 ROWS = ((5.72, 5.3, 7.74), (3.2, 2.78, 5.22), (0.7, 0.06, 2.7))
 
 INK, GRAY, FILL, TRAINING = "#222222", "#666666", "#d5dbe3", "#a34700"
@@ -45,7 +45,7 @@ Panels = dict[str, tuple[str, Pixels]]
 
 
 def compute() -> Panels:
-  """Title and picture of each panel."""
+  """Computes the title and picture of each panel."""
   image = jnp.asarray(skimage.data.chelsea()[None], jnp.float32) / 255
   model = hvsjnd_jax.load()
   jnd, seen = hvsjnd_jax.analyze(model, image)
@@ -104,7 +104,7 @@ class Canvas:
     self.axes.text(x, y, text, **style)
 
   def show(self, x: float, y: float, panel: tuple[str, Pixels]) -> None:
-    """A picture with its title above, the bottom left corner at (x, y)."""
+    """Draws a picture with its title above and its bottom left corner at (x, y)."""
     title, pixels = panel
     width, height = PANEL
     self.axes.imshow(pixels, extent=(x, x + width, y, y + height), aspect="auto", zorder=2)
@@ -120,7 +120,7 @@ class Canvas:
     self.axes.plot(*zip(*points, strict=True), **_stroke(training), zorder=1)
 
   def arrow(self, *points: Point, training: bool = False, head: str = "-|>") -> None:
-    """A line through the points, with a head at the last."""
+    """Draws a line through the points, with a head at the last."""
     *_, before, end = points
     self.line(*points[:-1], training=training)
     style = {"arrowstyle": head, "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
@@ -133,7 +133,7 @@ def _stroke(training: bool) -> dict[str, Any]:
 
 
 def draw(panels: Panels) -> Figure:
-  """The figure: three rows, each read from the left."""
+  """Draws the figure: three rows, each read from left to right."""
   canvas = Canvas()
   width, height = PANEL
   heads = (
@@ -188,7 +188,7 @@ def draw(panels: Panels) -> Figure:
 
 
 def _lead_on(canvas: Canvas, row: int, panels: tuple[float, ...], word: str) -> None:
-  """From panels, by their left sides, down, back, and into the next row."""
+  """Draws the arrow from panels, given by their left sides, to the start of the next row."""
   floor, (end, _, _) = ROWS[row][0], ROWS[row + 1]
   middle, bus = end + PANEL[1] / 2, floor - 0.22
   centres = [left + PANEL[0] / 2 for left in panels]
@@ -244,7 +244,7 @@ def _draw_generator(canvas: Canvas, left: float, floor: float, right: float) -> 
 
 
 def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
-  """What is compared while the generator learns, in dashes."""
+  """Draws what is compared while the generator is trained, with dashed lines."""
   width, height = PANEL
   middle = floor + height / 2
   network, y2, yc, losses = 3.0, 4.55, 6.75, 8.85

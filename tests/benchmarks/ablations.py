@@ -1,22 +1,22 @@
-"""What each part of the method gives: generators trained without it, and a map without one.
+"""Measure what each part of the method contributes, by training generators without it.
 
   python -m tests.benchmarks.ablations --data ../shared/data
   python -m tests.benchmarks.ablations --data ../shared/data --only "all of it" "no quality term"
 
-Each variant trains a generator behind the HVS-SD of the default weights, on nine photographs
-of ten in DATA/train, and draws maps of the tenths' middles, 512x512, which it was not trained
-on (HVS-SD was, and the masking's constants were chosen on crops of 24 of all). Their noise, of
-one PSNR in each of R, G and B, is scored as `hvsjnd_jax.compare` does. Two seeds of the same
-variant say how much of a difference is chance.
+Each variant trains a generator, with the HVS-SD of the default weights, on nine in ten of the
+photographs in DATA/train. It then estimates maps of the middles, 512x512, of the others. (HVS-SD
+was trained on these too, and the masking's constants were chosen on crops of 24 photographs of
+the whole set.) The noise has one PSNR in each of R, G and B and is scored as by
+`hvsjnd_jax.compare`. Two seeds of the same variant show how much of a difference is chance.
 
-Priors that are left out are given to the generator as ones.
+In place of priors that are left out, the generator sees ones.
 
-"free map" asks whether the objective or the generator is the limit: a map without a network, a
-value for every 4x4 pixels and channel, begins as the masking and descends the same objective on
-one image alone.
+"free map" tests whether the objective or the generator is the limit: a map without a network,
+with a free value for every 4x4 pixels and channel, starts as the masking and is optimised for
+the same objective on one image alone.
 
-A table for each of the two; in the last column, on how many of the images a row's noise is less
-visible (Butteraugli's 3-norm) than that of "all of it".
+Each of the two gives a table, whose last column counts the images on which a row's noise is less
+visible, by Butteraugli's 3-norm, than that of "all of it".
 """
 
 import argparse
@@ -57,7 +57,7 @@ from hvsjnd_jax.training.train_state import build_model, init_state, split_model
 from hvsjnd_jax.training.train_step import make_step
 from tests.benchmarks.tables import align
 
-_EVERY = 10  # of so many photographs one is held out
+_EVERY = 10  # one in so many photographs is held out
 _VIEW_PX = 512
 _FREE_PX = 256
 _BASE = "all of it"
@@ -68,7 +68,7 @@ _OBJECTIVE_NOISES = 8
 
 
 class Variant(NamedTuple):
-  """How a generator is trained: what differs from the default run."""
+  """How the training of a generator differs from the default run."""
 
   settings: Mapping[str, Any] = {}
   seed: int = 0
@@ -89,7 +89,7 @@ VARIANTS = {
   "no gradient prior": Variant(gradient_prior=False),
   "neither prior": Variant(attention_prior=False, gradient_prior=False),
   "no masking": Variant({"resolution": "native"}),
-  # Another objective: noise of one PSNR counts as equally much, and peaks count more.
+  # Another objective, in which noise of equal PSNR counts equally, and peaks count more.
   "RMS, no quality": Variant(_RMS | {"quality_weight": 0.0, "attention_weight": 0.0}),
   "RMS": Variant(_RMS | {"quality_weight": 30.0}),
   "RMS, of pixels": Variant(_RMS | {"quality_weight": 30.0, "quality_domain": "pixels"}),
@@ -100,14 +100,14 @@ VARIANTS = {
 
 
 class PartlyBlind(JNDGenerator):
-  """A generator that does not see every prior."""
+  """A generator that sees ones in place of some priors."""
 
   def __init__(self, *, attention: bool, gradient: bool, rngs: nnx.Rngs):
     super().__init__(rngs=rngs)
     self._attention, self._gradient = attention, gradient
 
   def __call__(self, images: Array, attention: Array, gradient: Array, **options: Any) -> Array:
-    """The map, with ones in the place of what is not seen."""
+    """Estimates the map with ones in place of the priors that are left out."""
     attention = attention if self._attention else jnp.ones_like(attention)
     gradient = gradient if self._gradient else jnp.ones_like(gradient)
     return super().__call__(images, attention, gradient, **options)
@@ -126,7 +126,7 @@ class FreeMap(nnx.Module):
 
 
 class _HeldIn(PhotoFolder):
-  """The photographs but for those held out."""
+  """The photographs that are not held out."""
 
   def __init__(self, folder: Path):
     super().__init__(folder)
@@ -134,7 +134,7 @@ class _HeldIn(PhotoFolder):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command and returns its exit status."""
   args = _parse(argv)
   return run_command("ablations", lambda: _run(args))
 
@@ -152,10 +152,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument("--psnr", type=float, default=32.57, metavar="DB", help="(default: 32.57)")
   parser.add_argument(
-    "--steps", type=int, default=200, metavar="N", help="of a generator (default: 200)"
+    "--steps",
+    type=int,
+    default=200,
+    metavar="N",
+    help="steps of each generator's training (default: 200)",
   )
   parser.add_argument(
-    "--free-maps", type=int, default=6, metavar="N", help="images of the second table (default: 6)"
+    "--free-maps",
+    type=int,
+    default=6,
+    metavar="N",
+    help="how many images the second table has (default: 6)",
   )
   parser.add_argument(
     "--only", nargs="+", choices=VARIANTS, metavar="NAME", help=f"of: {', '.join(VARIANTS)}"
@@ -215,7 +223,7 @@ def _to_image(pixels: Pixels) -> Float[np.ndarray, "1 h w 3"]:
 
 
 def train_generator(variant: Variant, photos: PhotoSource, *, num_steps: int) -> JNDModel:
-  """The default's HVS-SD, and a generator trained behind it as the variant says."""
+  """Trains a generator as the variant says, with the default weights' HVS-SD."""
   config = _configure(num_steps, variant.settings)
   config.seed = variant.seed
   model = build_model(config)
@@ -236,7 +244,7 @@ def train_generator(variant: Variant, photos: PhotoSource, *, num_steps: int) ->
 
 
 def _free_map(base: JNDModel, pixels: Pixels, *, num_steps: int) -> JNDModel:
-  """The base's HVS-SD, and a map of this image for a generator; of no steps, the masking's."""
+  """Optimises a free map of this image with the base's HVS-SD; without steps, it is the masking."""
   config = _configure(max(num_steps, 1), {"batch_size": 1, "learning_rate": 0.02})
   model = build_model(config)
   model.hvs_sd = base.hvs_sd
@@ -259,7 +267,7 @@ def _draw_free(model: JNDModel, pixels: Pixels) -> Float[np.ndarray, "h w 3"]:
 
 
 def _measure_objective(model: JNDModel, pixels: Pixels) -> float:
-  """What was descended, of one image; the mean over noise that no map was descended on."""
+  """Measures the objective on one image, as the mean over noise that no map was optimised on."""
   keys = jax.random.split(jax.random.key(0), _OBJECTIVE_NOISES)
   totals = [_objective(model, _to_image(pixels), key[None])[0] for key in keys]
   return float(np.mean(totals))
@@ -269,13 +277,13 @@ _objective = jax.jit(functools.partial(jnd_objective, config=JNDConfig()))
 
 
 def _configure(num_steps: int, settings: Mapping[str, Any]) -> TrainConfig:
-  # Both shorter than the default's, as the run is.
+  # The run is shorter than the default one, so warm-up and averaging are too.
   shorter = {"warmup_steps": min(JNDConfig().warmup_steps, num_steps // 4), "ema_decay": 0.99}
   return TrainConfig(stage="jnd", jnd=JNDConfig(**{"num_steps": num_steps, **shorter, **settings}))
 
 
 def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> JNDModel:
-  """As `training.train` does, without its folder."""
+  """Trains as `training.loop.train` does, without a folder."""
   mesh = make_mesh(jax.devices()[:1])
   graph, params, frozen = split_model(model, "jnd")
   frozen = replicate(frozen, mesh)

@@ -1,29 +1,28 @@
-"""Set the level of the maps against what people saw in the same images.
+"""Compare the level of JND maps with what people saw in the same images.
 
   python -m tests.benchmarks.human --data ../shared/data
-  python -m tests.benchmarks.human --data ../shared/data --weights W
+  python -m tests.benchmarks.human --data ../shared/data --model W
 
-Does a model give a higher JND to the images in which people see less? Of each image the map's
-mean in gray levels, over all pixels and channels, is set against one judgement by Spearman's
-rank correlation; beside the arithmetic mean also the geometric one, which peaks move less
-(values below 0.01 gray levels count as that). Two studies:
+Does a model give a higher JND to the images in which people see less? Spearman's rank correlation
+compares each image's mean JND in gray levels, over all pixels and channels, with one judgement of
+the image. Beside the arithmetic mean stands the geometric one, which peaks affect less (values
+below 0.01 gray levels count as 0.01). There are two studies:
 
-noise  TID2013: the mean opinion score of white Gaussian noise, the same for every image, mean
-       over levels 2 to 4 of 5. The higher the score, the better the noise was hidden. Its
-       references are crops of 512x384 from Kodak's images, in Kodak's order as far as is known;
-       from where is not, so maps are of the whole image. I25, which is no photograph, is left
-       out.
+noise  TID2013: the mean opinion score of the same white Gaussian noise on every image, averaged
+       over levels 2 to 4 of 5. The higher the score, the better the noise was hidden. The
+       references are crops of 512x384 from Kodak's images, in Kodak's order as far as is known.
+       Where they were cropped is not known, so maps are of the whole image. I25, which is no
+       photograph, is left out.
 JPEG   KonJND-1k's quiz: the middle of the range of distortion levels that its authors accept
-       as an image's JND. The level is 101 less the JPEG quality: the higher, the more is
+       as an image's JND. The level is 101 minus the JPEG quality: the higher it is, the more is
        hidden. Five images say next to nothing.
 
-So + is as it should be in both: the model ranks the images as people do, +1 being all of
-them. In brackets the 95 % interval over 10,000 resamples of the images, percentiles; the
-resamples are the same for every model. "-" stands where a model gives all images one level,
-which ranks nothing.
+So a positive correlation is right in both: at +1 the model ranks all images as people do. The 95 %
+interval in brackets is from percentiles over 10,000 resamples of the images, the same for every
+model. "-" marks a model that gives all images one level, which ranks nothing.
 
-People judged noise well above the threshold, and whole images: nothing here tells whether a
-map is right within an image, or what its level should be.
+People judged whole images, and noise well above the threshold. So this says neither whether a map
+is right within an image nor what its level should be.
 """
 
 import argparse
@@ -51,11 +50,11 @@ _NOISE_LEVELS = ("t01_l2", "t01_l3", "t01_l4")
 _JPEG_RANGE = ("level_lo", "level_hi")
 _RESAMPLES = 10_000
 _INTERVAL = (2.5, 97.5)  # percentiles
-_LEAST_LEVEL = 0.01  # for the geometric mean
+_LEAST_LEVEL = 0.01  # below it, levels count as this in the geometric mean
 
 
 class Study(NamedTuple):
-  """What people said of images: the higher, the better the same distortion was hidden."""
+  """People's judgements of images: the higher, the better the same distortion was hidden."""
 
   name: str
   files: list[Path]
@@ -63,14 +62,14 @@ class Study(NamedTuple):
 
 
 class Levels(NamedTuple):
-  """A map's mean in gray levels."""
+  """The means of a map in gray levels."""
 
   arithmetic: float
   geometric: float
 
 
 class Correlation(NamedTuple):
-  """Spearman's, and the ends of its 95 % interval."""
+  """Spearman's rank correlation, and the ends of its 95 % interval."""
 
   rho: float
   low: float
@@ -78,7 +77,7 @@ class Correlation(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command and returns its exit status."""
   args = _parse(argv)
   return run_command("human", lambda: _run(args))
 
@@ -95,10 +94,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--data", type=Path, required=True, metavar="DIR", help="holds the folders human and kodak"
   )
   parser.add_argument(
-    "--weights",
-    metavar="DIR",
+    "--model",
+    metavar="M",
     default="default",
-    help="a folder of weights (default: the shipped ones)",
+    help="shipped weights, or a folder of weights (default: default)",
   )
   return parser.parse_args(argv)
 
@@ -107,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
   keep_compilations()
   studies = [read_noise_study(args.data), read_jpeg_study(args.data)]
   window = plan_window(Photographs([file for study in studies for file in study.files]))
-  models = {name: load_estimator(name, window) for name in (args.weights, *BASELINES)}
+  models = {name: load_estimator(name, window) for name in (args.model, *BASELINES)}
   print("Spearman's rank correlation of a map's mean with people's judgement, + being right")
   heads = [
     f"{study.name}, n={len(study.files)}, {kind}" for study in studies for kind in Levels._fields
@@ -124,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def read_noise_study(data: Path) -> Study:
-  """TID2013's opinion of additive noise, and the Kodak images that it was added to."""
+  """Reads TID2013's opinions of additive noise, and lists the Kodak images they are about."""
   scores = _read_table(data / "human/tid2013_mos_noise_types_kodak24.csv", _NOISE_LEVELS)
   scores.pop("I25", None)
   files = [data / f"kodak/kodim{name.removeprefix('I')}.png" for name in scores]
@@ -132,14 +131,14 @@ def read_noise_study(data: Path) -> Study:
 
 
 def read_jpeg_study(data: Path) -> Study:
-  """The JND of KonJND-1k's quiz images, in levels of JPEG distortion."""
+  """Reads the JND of KonJND-1k's quiz images, in levels of JPEG distortion."""
   ranges = _read_table(data / "human/konjnd_quiz_jpeg.csv", _JPEG_RANGE)
   files = [data / "human" / name for name in ranges]
   return Study("JPEG", files, [float(np.mean(ends)) for ends in ranges.values()])
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> dict[str, list[float]]:
-  """The numbers in some columns, by the column "ref"."""
+  """Reads the numbers in some columns, by the column "ref"."""
   try:
     with file.open(newline="") as lines:
       rows = list(csv.DictReader(lines))
@@ -159,20 +158,20 @@ def _read(file: Path) -> Pixels:
 
 
 def measure_levels(model: Estimator, pixels: Pixels) -> Levels:
-  """The mean of an image's map; to a millionth, so that no rounding is ranked."""
+  """Averages an image's map, to a millionth, so that rounding errors do not affect the ranks."""
   levels = 255 * model(pixels).astype(np.float64)
   geometric = np.exp(np.log(np.maximum(levels, _LEAST_LEVEL)).mean())
   return Levels(round(float(levels.mean()), 6), round(float(geometric), 6))
 
 
 def correlate(predicted: Sequence[float], judged: Sequence[float]) -> Correlation | None:
-  """Spearman's rank correlation; None where one side is all equal."""
+  """Computes Spearman's rank correlation; None if all values of one side are equal."""
   pair = np.asarray([predicted, judged])
   places = np.random.default_rng(0).integers(pair.shape[1], size=(_RESAMPLES, pair.shape[1]))
   rho = float(_spearman(*pair))
   if np.isnan(rho):
     return None
-  # Resamples in which one side is all equal say nothing, and are left out.
+  # Resamples in which all values of one side are equal have no correlation, and are left out.
   low, high = np.nanpercentile(_spearman(*pair[:, places]), _INTERVAL)
   return Correlation(rho, float(low), float(high))
 
@@ -180,7 +179,7 @@ def correlate(predicted: Sequence[float], judged: Sequence[float]) -> Correlatio
 def _spearman(
   first: Float[np.ndarray, "*b n"], second: Float[np.ndarray, "*b n"]
 ) -> Float[np.ndarray, "*b"]:
-  """As `scipy.stats.spearmanr`, of many pairs at once; NaN where one side is all equal."""
+  """Computes `scipy.stats.spearmanr` of many pairs at once; NaN if one side has equal values."""
   ranks = (scipy.stats.rankdata(values, axis=-1) for values in (first, second))
   a, b = (values - values.mean(axis=-1, keepdims=True) for values in ranks)
   with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: its devices, its arithmetic and its memory."""
+"""Describes the machine that benchmarks run on: devices, arithmetic and memory."""
 
 import os
 import platform
@@ -13,31 +13,31 @@ import torch
 
 _MATMUL_SIDE = 2048
 _MATMUL_RUNS = 10
-# Environment variables that change how fast either side is begin so.
+# How the names of environment variables begin that change the speed of either library.
 _TELLING = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "OMP_", "MKL_", "XLA_", "JAX_")
 
 
 def torch_device() -> str:
-  """The GPU only where JAX runs on one too."""
+  """Names PyTorch's device: the GPU only if JAX runs on one too."""
   both = jax.default_backend() == "gpu" and torch.cuda.is_available()
   return "cuda" if both else "cpu"
 
 
 def synchronize() -> None:
-  """Waits for what PyTorch has begun."""
+  """Waits until PyTorch's work on the GPU is done."""
   if torch_device() == "cuda":
     torch.cuda.synchronize()
 
 
 def set_precision(*, tf32: bool) -> None:
-  """How both multiply on a GPU; a CPU always does so in float32."""
+  """Sets how both libraries multiply on a GPU; a CPU always multiplies in float32."""
   if torch_device() == "cuda":
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
 
 def describe(*, tf32: bool) -> list[str]:
-  """Device, versions, threads, and what the environment sets."""
+  """Describes the device, versions, threads, and what the environment sets."""
   device = jax.devices()[0]
   name = device.device_kind if device.platform == "gpu" else _cpu_model()
   telling = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(_TELLING)]
@@ -57,7 +57,7 @@ def _cpu_model() -> str:
 
 
 def measure_matmul() -> dict[str, float]:
-  """GFLOP/s of a product of two 2048x2048 matrices, by library: the best of ten."""
+  """Measures each library's GFLOP/s in a product of two 2048x2048 matrices, the best of ten."""
   matrix = np.random.default_rng(0).random((_MATMUL_SIDE,) * 2, np.float32)
   ours, theirs = jnp.asarray(matrix), torch.from_numpy(matrix).to(torch_device())
   product = jax.jit(jnp.matmul)
@@ -72,20 +72,20 @@ def measure_matmul() -> dict[str, float]:
   }
   rates = {}
   for name, run in runs.items():
-    run()  # once for nothing: compiles, wakes the threads
+    run()  # compiles, and wakes the threads
     rates[name] = 2e-9 * _MATMUL_SIDE**3 / min(timed(run) for _ in range(_MATMUL_RUNS))
   return rates
 
 
 def timed(run: Callable[[], object]) -> float:
-  """Seconds of one run."""
+  """Times one run, in seconds."""
   start = time.perf_counter()
   run()
   return time.perf_counter() - start
 
 
 def peak_mib() -> int:
-  """The most memory that this process has held so far."""
-  # Not `resource.getrusage`: its maximum begins with what the parent process held.
+  """Reads the peak memory of this process so far."""
+  # The maximum of `resource.getrusage` would include what the parent process held.
   lines = Path("/proc/self/status").read_text().splitlines()
   return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) // 1024

@@ -1,20 +1,20 @@
-"""Time the metrics against piq's (PyTorch) on one pair of images, side by side.
+"""Time the metrics against those of piq (PyTorch) on one pair of images.
 
   pip install --no-deps piq
   python -m tests.benchmarks.metrics
   python -m tests.benchmarks.metrics --gradient --runs 9
 
-Needs torch and piq, which the package itself never does. The five metrics are SSIM, MS-SSIM,
-GMSD, FSIM and DISTS; each is called in turn here and there. The medians count, on a machine
-that does nothing else: a busy one slows PyTorch's threads, which wait for each other, far more
-than JAX's, and then the least of each is the fairer figure. JAX's functions are compiled
-before the clock starts; what that took is printed beside them.
+This needs torch and piq, which the package itself does not. The five metrics are SSIM, MS-SSIM,
+GMSD, FSIM and DISTS; the two libraries take turns. Compare the medians on a machine that does
+nothing else. A busy one slows PyTorch's threads, which wait for each other, far more than JAX's,
+and then the minima are fairer. JAX's functions are compiled before the clock starts; the time
+that this needs is printed beside them.
 
-piq's SSIM is told not to shrink the images, as ours does not. Two of piq's formulas cost
-something else than ours: its GMSD sees luma only, a third of our work; its DISTS interpolates
-to a shorter side of 256 where ours takes means, at the same size. DISTS runs with random
-weights of VGG16, the same in both: no file is needed, and the time is the same. piq imports
-torchvision for VGG16's layers alone; they are built here.
+piq's SSIM is told not to downsample the images, since ours does not. Two of piq's formulas differ
+in cost from ours: its GMSD uses luma only, a third of our work, and its DISTS interpolates to a
+shorter side of 256 where ours averages, to the same size. DISTS runs with random weights of VGG16,
+the same in both, so that no file is needed; the time does not depend on them. piq imports
+torchvision only for VGG16's layers, which are built here instead.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _WIDTHS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command and returns its exit status."""
   args = _parse(argv)
   vgg16 = VGG16(rngs=nnx.Rngs(0))
   piq = _import_piq(vgg16)
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   for name in ours:
     run_ours, compile_seconds = _prepare_ours(ours[name], distorted, reference, args.gradient)
     run_theirs = _prepare_theirs(theirs[name], distorted, reference, args.gradient)
-    scores = run_ours(), run_theirs()  # once for nothing: caches, threads
+    scores = run_ours(), run_theirs()  # also fills caches and wakes threads
     seconds = [[], []]
     for _ in range(args.runs):
       for taken, run in zip(seconds, (run_ours, run_theirs), strict=True):
@@ -97,12 +97,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("--height", type=int, default=512)
   parser.add_argument("--width", type=int, default=768)
   parser.add_argument("--runs", type=int, default=7)
-  parser.add_argument("--gradient", action="store_true", help="also with respect to `distorted`")
+  parser.add_argument(
+    "--gradient", action="store_true", help="also compute the gradient with respect to `distorted`"
+  )
   return parser.parse_args(argv)
 
 
 def _row(name: str, milliseconds: np.ndarray) -> str:
-  """Medians, then the least, ours and theirs."""
+  """Formats medians, then minima, ours and theirs."""
   return f"{name:8}" + "".join(f"{a:8.1f}{b:8.1f}{a / b:7.2f}" for a, b in milliseconds)
 
 

@@ -1,10 +1,10 @@
-"""What the benchmarks look at."""
+"""The image that the benchmarks run on."""
 
 import numpy as np
 
 
 def draw_image(height: int, width: int, *, seed: int = 0) -> np.ndarray:
-  """Noise on structure at several scales: float32 [1, height, width, 3] in [0, 1]."""
+  """Draws noise and structure at several scales: float32 [1, height, width, 3] in [0, 1]."""
   rng = np.random.default_rng(seed)
   image = np.zeros((1, height, width, 3))
   for cell in (1, 4, 16, 64):

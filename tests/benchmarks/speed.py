@@ -1,4 +1,4 @@
-"""Time the estimate, the command and the training against an eager PyTorch twin, side by side.
+"""Time the estimate, the command and the training against an eager PyTorch twin.
 
   python -m tests.benchmarks.speed
   python -m tests.benchmarks.speed estimate layers --sizes 176x176 512x768 --memory
@@ -6,27 +6,27 @@
 
 estimate  one image through `hvsjnd_jax.estimate`, whole and through windows, and through the
           twin
-layers    the convolutions of that estimate one by one, and a kernel gradient; also as XLA
-          has them, without the forms in `layers`
+layers    the convolutions of that estimate one by one, and a kernel gradient; also in XLA's
+          own form, without those of `model/layers.py`
 folder    24 images of Kodak's sizes through `python -m hvsjnd_jax.eval`, with an empty
-          compilation cache and again with a full one, and through the twin that reloads for
-          every image, as the published script does (`torch_folder`)
-train     a step of each stage, batch and crops of the default config
+          compilation cache and again with a full one, and through the twin that reloads the
+          networks for every image, as the published script does (`torch_folder`)
+train     a step of each stage, with the batch and crops of the default config
 
-Needs torch, which the package itself never does. `torch_twin` is the same mathematics with the
-same weights in plain PyTorch. Both must first give the same numbers, or the command ends.
-"differs by" is the largest difference: of maps as a part of their maximum, of the mean PSNR
-in dB (which the signs of the noise sway), of a step's loss and gradient norm relatively.
+This needs torch, which the package itself does not. `torch_twin` is the same mathematics with the
+same weights in plain PyTorch. Both must first give the same numbers, or the command ends. "differs
+by" is the largest difference: of maps relative to their maximum, of the mean PSNR in dB (which
+depends on the signs of the noise), and of a step's loss and gradient norm relatively.
 
-Contenders take turns in one process. The median of the runs counts, without the first, which
-compiles: "first s". `folder` runs each once, in a process of its own, from start to end.
-"share" is our rate over that of a float32 matrix product, the better of both libraries'.
+Contenders take turns in one process. The result is the median of the runs without the first, which
+compiles and is shown as "first s". `folder` runs each contender once, in a process of its own, from
+start to end. "share" is our rate over that of a float32 matrix product in the faster library.
 
-The machine should do nothing else: a busy one slows PyTorch's threads, which wait for each
-other, far more than JAX's. Its environment is left alone: PyTorch gains where malloc keeps
-what was freed (MALLOC_*, GLIBC_TUNABLES), so what is set is printed.
+The machine should do nothing else: a busy one slows PyTorch's threads, which wait for each other,
+far more than JAX's. The environment is left as it is and printed, because PyTorch is faster where
+malloc keeps freed memory (MALLOC_*, GLIBC_TUNABLES).
 
-On a GPU that both see, the twin also runs compiled, and both multiply in float32 or, with
+On a GPU that both libraries see, the twin also runs compiled, and both multiply in float32 or, with
 --tf32, in TF32.
 """
 
@@ -73,19 +73,19 @@ from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.tables import OURS, THEIRS, Row, align, tabulate, to_markdown
 from tests.benchmarks.torch_twin import Trainer, Twin, estimate
 
-# Relative to the map's maximum, which is small; measured 1.5e-6.
+# Relative to the map's maximum, which is small; 1.5e-6 was measured.
 ESTIMATE_TOLERANCE = 1e-4
-# Relative, of a first step's loss and gradient norm; measured 3e-6.
+# Relative difference of a first step's loss and gradient norm; 3e-6 was measured.
 STEP_TOLERANCE = 1e-4
 _PSNR_TOLERANCE_DB = 0.05
 
 _ROOT = Path(__file__).parents[2]
 _SIZES = ((176, 176), (512, 768), (2160, 3840))
-_LARGE_PX = 2**20  # from here on a third of the runs
+_LARGE_PX = 2**20  # larger images get a third of the runs
 _KODAK = ((512, 768),) * 18 + ((768, 512),) * 6
 
 Size = tuple[int, int]
-Run = Callable[[], Any]  # gives an array or a tensor, NHWC, once it is computed
+Run = Callable[[], Any]  # returns an array or a tensor, NHWC, once it is computed
 
 
 class Form(NamedTuple):
@@ -100,7 +100,7 @@ CHANNELS_LAST = Form(torch.channels_last)
 
 
 def list_forms() -> dict[str, Form]:
-  """The twin's forms by name."""
+  """Lists the twin's forms by name."""
   forms = {f"{THEIRS} nchw": NCHW, f"{THEIRS} channels-last": CHANNELS_LAST}
   if machine.torch_device() == "cuda":
     forms[f"{THEIRS} compiled"] = Form(torch.channels_last, compiled=True)
@@ -108,7 +108,7 @@ def list_forms() -> dict[str, Form]:
 
 
 def list_estimators() -> dict[str, Callable[[JNDModel, np.ndarray], Run]]:
-  """Who estimates, by name; another way of ours is one more line, and a column of the tables."""
+  """Lists the contenders by name; each is a column of the tables."""
   return {
     OURS: prepare_ours,
     f"{OURS}, windows": prepare_windows,
@@ -117,8 +117,8 @@ def list_estimators() -> dict[str, Callable[[JNDModel, np.ndarray], Run]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
-  if torch.cuda.is_available():  # of whose memory JAX would take most for itself
+  """Runs the command and returns its exit status."""
+  if torch.cuda.is_available():  # JAX would otherwise reserve most of its memory
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   args = _parse(argv)
   machine.set_precision(tf32=args.tf32)
@@ -154,7 +154,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "parts", nargs="*", metavar="part", help=", ".join(_PARTS) + " (default: all)"
   )
   parser.add_argument(
-    "--runs", type=int, default=7, metavar="N", help="of each contender, after the first"
+    "--runs", type=int, default=7, metavar="N", help="runs of each contender, after the first"
   )
   parser.add_argument(
     "--sizes",
@@ -162,15 +162,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     nargs="+",
     default=_SIZES,
     metavar="HxW",
-    help="of the images to estimate",
+    help="sizes of the images to estimate",
   )
   parser.add_argument(
     "--memory",
     action="store_true",
-    help="also the peak of every estimate, each in a process of its own; on a CPU",
+    help="also measure the peak memory of every estimate, each in its own process; on a CPU",
   )
-  parser.add_argument("--tf32", action="store_true", help="on a GPU; differences end no run then")
-  parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+  parser.add_argument(
+    "--tf32", action="store_true", help="multiply in TF32 on a GPU; differences then end no run"
+  )
+  parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements as JSON")
   args = parser.parse_args(argv)
   if unknown := sorted(set(args.parts) - set(_PARTS)):
     parser.error(f"unknown part {', '.join(unknown)}: choose from {', '.join(_PARTS)}")
@@ -194,7 +196,7 @@ def _take_turns(runs: Mapping[str, Run], count: int) -> tuple[dict[str, list[flo
   """Runs every contender once, then `count` times in turn.
 
   Returns:
-    Seconds by name, without the first; those of our first; and what the first gave.
+    Seconds by name, without the first runs; those of our first run; the results of the first runs.
   """
   first_seconds, results = 0.0, []
   for name, run in runs.items():
@@ -219,13 +221,13 @@ def _check(what: str, difference: float, tolerance: float, args: argparse.Namesp
 
 
 def prepare_ours(model: JNDModel, image: np.ndarray) -> Run:
-  """Our estimate of an image."""
+  """Prepares our estimate of an image."""
   on_device = jnp.asarray(image)
   return lambda: jax.block_until_ready(hvsjnd_jax.estimate(model, on_device))
 
 
 def prepare_windows(model: JNDModel, image: np.ndarray) -> Run:
-  """The same through windows of a shape that fits."""
+  """Prepares our estimate through windows of a shape that fits."""
   window = plan_window([(image.shape[1], image.shape[2])])
 
   def run() -> np.ndarray:
@@ -235,7 +237,7 @@ def prepare_windows(model: JNDModel, image: np.ndarray) -> Run:
 
 
 def prepare_theirs(model: JNDModel, image: np.ndarray, *, form: Form) -> Run:
-  """The twin's."""
+  """Prepares the twin's estimate."""
   twin, on_device = build_twin(model, form), _to_torch(image, form)
 
   def run() -> Tensor:
@@ -247,7 +249,7 @@ def prepare_theirs(model: JNDModel, image: np.ndarray, *, form: Form) -> Run:
 
 
 def build_twin(model: JNDModel, form: Form) -> Twin:
-  """The twin with the model's weights."""
+  """Builds the twin with the model's weights."""
   twin = Twin().fill(model).to(machine.torch_device())
   twin.to(memory_format=form.layout)  # pyright: ignore[reportCallIssue]  # not in torch's types
   if form.compiled:
@@ -279,8 +281,8 @@ def _measure_estimate(args: argparse.Namespace, machine_gflops: float) -> list[R
   return rows
 
 
-# How many pixels a side of a layer's cell measures: its kernel is multiplied once in each. The
-# cell is that of the layer's smaller side, input or output.
+# The side in pixels of a layer's cell, in each of which its kernel is multiplied once: one pixel of
+# the layer's input or output, whichever is smaller.
 _CELLS_PX = {
   "hvs_sd.encoder": {"conv1": 2, "gdn1": 2, "conv2": 4, "gdn2": 4, "conv3": 8},
   "hvs_sd.decoder": {"deconv1": 8, "igdn1": 4, "deconv2": 4, "igdn2": 2, "deconv3": 2},
@@ -289,11 +291,11 @@ _CELLS_PX = {
 
 
 def count_flop(model: JNDModel) -> dict[str, float]:
-  """Floating-point operations of an estimate for each pixel, by layer; 341,036 in all.
+  """Counts the floating-point operations of an estimate for each pixel, by layer; 341,036 in all.
 
-  Every entry of a kernel (of GDN: of gamma) is multiplied and added once in each of the
-  layer's cells, 2 · entries / cell² for a pixel. HVS-SD counts twice: the input gradient runs
-  the transpose of each of its linear maps. All that is no matrix product is left out.
+  Every entry of a kernel (in GDN, of gamma) is multiplied and added once in each of the layer's
+  cells, which is 2 · entries / cell² a pixel. HVS-SD counts twice, because the input gradient runs
+  the transpose of each of its linear maps. Everything but matrix products is left out.
   """
   flop = {}
   for network, cells in _CELLS_PX.items():
@@ -306,7 +308,7 @@ def count_flop(model: JNDModel) -> dict[str, float]:
 
 
 def _measure_memory(sizes: Iterable[Size]) -> list[dict[str, Any]]:
-  """Peaks by size and contender; prints them."""
+  """Measures and prints the peak memory by size and contender."""
   names = list(list_estimators())
   peaks, cells = [], [["peak MiB (before the estimate)", *names]]
   for height, width in sizes:
@@ -327,28 +329,28 @@ def _measure_memory(sizes: Iterable[Size]) -> list[dict[str, Any]]:
 
 
 def _read_peaks(name: str, size: Size) -> tuple[int, int]:
-  """Peaks of this process before an estimate, and after it."""
+  """Reads the peak memory of this process before an estimate, and after it."""
   run = list_estimators()[name](hvsjnd_jax.load(), draw_image(*size))
   before = machine.peak_mib()
   run()
   return before, machine.peak_mib()
 
 
-# Where the estimate's time goes.
+# The layers of the estimate.
 
 
 class LayerRun(NamedTuple):
-  """A layer in both libraries, of arrays NHWC and kernels HWIO."""
+  """A layer in both libraries, with the shapes of its images, NHWC, and kernel, HWIO."""
 
   ours: Callable[..., jax.Array]
-  plain: Callable[..., jax.Array] | None  # as XLA has it, where ours is something else
-  theirs: Callable[..., Tensor]  # of tensors NCHW and OIHW
+  plain: Callable[..., jax.Array] | None  # XLA's own form, where ours differs
+  theirs: Callable[..., Tensor]  # takes tensors NCHW and OIHW
   images: tuple[int, ...]
   kernel: tuple[int, ...]
 
 
 def list_layers() -> dict[str, LayerRun]:
-  """The layers of an estimate of 512x768, and the kernel gradient that training adds."""
+  """Lists the layers of an estimate of 512x768, and the kernel gradient that training adds."""
   down = functools.partial(torch.nn.functional.conv2d, stride=2, padding=2)
   up = functools.partial(
     torch.nn.functional.conv_transpose2d, stride=2, padding=2, output_padding=1
@@ -364,7 +366,7 @@ def list_layers() -> dict[str, LayerRun]:
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
-  # Of the transposed convolution, whose output's gradient is the larger of two arrays.
+  # This is that of the transposed convolution, in which the output's gradient is the larger array.
   def kernel_gradient(conv: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     def run(large: jax.Array, kernel: jax.Array) -> jax.Array:
       return jax.vjp(functools.partial(conv, large[:, ::2, ::2]), kernel)[1](large)[0]
@@ -406,7 +408,7 @@ def _measure_layers(args: argparse.Namespace, machine_gflops: float) -> list[Row
       arrays = arrays[0], arrays[1].to(arrays[0].device).contiguous(memory_format=form.layout)
       runs[form_name] = functools.partial(_run_torch, layer.theirs, *arrays)
     seconds, first_seconds, _ = _take_turns(runs, args.runs)
-    # Each entry of the kernel once for every cell of the smaller side.
+    # Each entry of the kernel is multiplied once for every pixel of the smaller side.
     cells = math.prod(layer.images[:3]) / (1 if name.startswith("transposed") else 4)
     gflop = 2e-9 * cells * kernel.size
     rows.append(Row(name, seconds, first_seconds, None, gflop, machine_gflops))
@@ -455,7 +457,7 @@ def _measure_folder(args: argparse.Namespace, _machine_gflops: float) -> list[Ro
 
 
 def _time_command(command: str, environment: Mapping[str, str]) -> tuple[float, str]:
-  """Seconds of `python -m command` from start to end, and what it printed."""
+  """Times `python -m command` from start to end, and returns what it printed."""
   start = time.perf_counter()
   done = subprocess.run(
     [sys.executable, "-m", *command.split()],
@@ -491,14 +493,14 @@ def _measure_train(args: argparse.Namespace, _machine_gflops: float) -> list[Row
 
 
 def draw_crops(batch_size: int, crop_px: int) -> Crops:
-  """A batch, as the trainer reads it."""
+  """Draws a batch, as the trainer reads it."""
   images = np.concatenate([draw_image(crop_px, crop_px, seed=i) for i in range(batch_size)])
   indices = np.arange(batch_size)
   return Crops(to_uint8(images), indices.astype(np.uint32), indices)
 
 
 def prepare_our_step(config: TrainConfig, stage: Stage, crops: Crops) -> Run:
-  """Steps of our training, beginning with the default weights; each gives loss and norm."""
+  """Prepares steps of our training from the default weights; each returns loss and norm."""
   mesh = make_mesh(jax.devices()[:1])
   graph, params, frozen = split_model(hvsjnd_jax.load(), stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
@@ -516,7 +518,7 @@ def prepare_our_step(config: TrainConfig, stage: Stage, crops: Crops) -> Run:
 
 
 def prepare_their_step(config: TrainConfig, stage: Stage, crops: Crops, *, form: Form) -> Run:
-  """The twin's. The first takes the noise of our first, so that the two can be compared."""
+  """Prepares the twin's steps; the first uses the noise of our first, to compare the two."""
   trainer = Trainer(build_twin(hvsjnd_jax.load(), form), config, stage)
   pixels, our_noise = _to_torch(crops.pixels, form), _to_torch(_draw_our_noise(crops, stage), form)
 
@@ -531,7 +533,7 @@ def prepare_their_step(config: TrainConfig, stage: Stage, crops: Crops, *, form:
 
 
 def _draw_our_noise(crops: Crops, stage: Stage) -> np.ndarray:
-  """What `losses` draws for a batch, NHWC."""
+  """Draws the noise that the objectives draw for a batch, NHWC."""
   side = crops.pixels.shape[1]
 
   def draw(seed: jax.Array) -> jax.Array:

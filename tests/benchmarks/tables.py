@@ -1,30 +1,30 @@
-"""Timings, and the tables that show them."""
+"""Timings of the contenders, and the tables that show them."""
 
 import dataclasses
 import statistics
 from collections.abc import Sequence
 
 OURS = "ours"
-THEIRS = "torch"  # so begin the names of all of theirs
+THEIRS = "torch"  # the names of all PyTorch contenders begin with it
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What was run, and how long each contender took, run by run."""
+  """One benchmark, and how long each contender needed in each run."""
 
   name: str
   seconds: dict[str, list[float]]
-  first_seconds: float | None = None  # of our first run, which compiles; not in `seconds`
-  difference: float | None = None  # the largest between ours and theirs
-  gflop: float | None = None  # of one run
-  machine_gflops: float | None = None  # a second, at best
+  first_seconds: float | None = None  # our first run, which compiles; not in `seconds`
+  difference: float | None = None  # the largest difference between our results and theirs
+  gflop: float | None = None  # the arithmetic of one run
+  machine_gflops: float | None = None  # the machine's best rate a second
 
   def median(self, name: str) -> float | None:
-    """Seconds of a contender; None if it did not run."""
+    """Returns the median seconds of a contender; None if it did not run."""
     return statistics.median(self.seconds[name]) if name in self.seconds else None
 
   def summarize(self) -> dict[str, float | None]:
-    """How many times as fast as the fastest of theirs, and our rate."""
+    """Computes our speed relative to the fastest of theirs, our rate, and its share."""
     ours = statistics.median(self.seconds[OURS])
     theirs = [statistics.median(v) for k, v in self.seconds.items() if k.startswith(THEIRS)]
     rate = None if self.gflop is None else self.gflop / ours
@@ -33,7 +33,7 @@ class Row:
 
 
 def tabulate(rows: Sequence[Row]) -> list[list[str]]:
-  """The cells of a table, its heading first, with a column for every contender."""
+  """Makes the cells of a table, heading first, with a column for every contender."""
   names = list(dict.fromkeys(name for row in rows for name in row.seconds))
   cells = [["", *names, "torch/ours", "GFLOP/s", "share", "first s", "differs by"]]
   for row in rows:
@@ -63,13 +63,13 @@ def _format_seconds(seconds: float | None) -> str:
 
 
 def align(cells: Sequence[Sequence[str]]) -> str:
-  """The table for a terminal: names to the left, figures to the right."""
+  """Formats a table for a terminal: names to the left, numbers to the right."""
   first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
   lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in cells]
   return "\n".join(lines)
 
 
 def to_markdown(cells: Sequence[Sequence[str]]) -> str:
-  """The table for a README."""
+  """Formats a table as Markdown."""
   heading, *lines = [f"| {' | '.join(row)} |" for row in cells]
   return "\n".join([heading, "| --- |" + " ---: |" * (len(cells[0]) - 1), *lines])

@@ -1,4 +1,4 @@
-"""The ablations leave out what they say, and nothing else."""
+"""Tests that the ablations leave out what they say, and nothing else."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from hvsjnd_jax.model.masking import threshold
 from tests.benchmarks import ablations
 from tests.benchmarks.ablations import FreeMap, PartlyBlind, Variant
 
-ROUNDING = 1e-6  # of bilinear doubling, whose weights sum to one
+ROUNDING = 1e-6  # error of bilinear doubling, whose weights sum to one
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The speed benchmark compares two of the same, and counts right; the human one ranks."""
+"""Tests that `speed` compares equal computations and counts them right, and `human`'s ranks."""
 
 import re
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_levels_are_means_in_gray_levels():
 
 @pytest.fixture
 def judged(tmp_path: Path) -> Path:
-  """Four images, the brighter the higher judged in one study, and the lower in the other."""
+  """Makes four images; one study judges the brighter ones higher, and the other lower."""
   for folder in ("kodak", "human"):
     (tmp_path / folder).mkdir()
   noise, jpeg = "ref,t01_l1,t01_l2,t01_l3,t01_l4\n", "ref,level_lo,level_hi\n"

@@ -2,9 +2,9 @@
 
   python -m tests.benchmarks.torch_folder DIR --weights FILE --lmbda 10
 
-For every image anew both networks are built and read from a file, HVS-SD runs a second time
-for nothing, and four PSNRs are printed. The published script does more: it reads the files
-twice an image, and draws the signs in a loop of Python. The last line is the mean PSNR.
+For every image, both networks are built and read from a file, HVS-SD runs a second time without
+need, and four PSNRs are printed, as in the published script. (That script does more: it reads the
+files twice for every image, and draws the signs in a Python loop.) The last line is the mean PSNR.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tests.benchmarks.torch_twin import Twin, estimate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
+  """Runs the command and returns its exit status."""
   parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.torch_folder")
   parser.add_argument("folder", type=Path)
   parser.add_argument("--weights", type=Path, required=True, help="the twin's state dict")

@@ -1,8 +1,8 @@
-"""The method once more, in eager PyTorch: what `speed` times us against.
+"""The method in eager PyTorch, against which `speed` times this package.
 
-The same mathematics, weights and inputs, in the plainest form that PyTorch offers. Images and
-maps are float32 in [0, 1], NCHW in either memory format, RGB, with sides that are multiples
-of 8. JAX is not imported here: a process that runs the twin alone pays for PyTorch alone.
+The mathematics, weights and inputs are the same, in PyTorch's plainest form. Images and maps are
+float32 in [0, 1], NCHW in either memory format, RGB, with sides that are multiples of 8. JAX is not
+imported here, so that a process which runs the twin alone pays for PyTorch alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 class LowerBound(torch.autograd.Function):
-  """max(value, minimum), whose gradient still lets a bounded value come back up."""
+  """max(value, minimum), whose gradient lets a value at the bound rise again."""
 
   @staticmethod
   def forward(ctx: Any, value: Tensor, minimum: float) -> Tensor:
@@ -134,7 +134,7 @@ class Generator(nn.Module):
 
 
 class Twin(nn.Module):
-  """Both networks, empty and frozen: `fill` them, or load a state dict."""
+  """Both networks, uninitialised and frozen: `fill` them, or load a state dict."""
 
   def __init__(self):
     super().__init__()
@@ -143,7 +143,7 @@ class Twin(nn.Module):
     self.requires_grad_(False)
 
   def fill(self, model: nnx.Module) -> Twin:
-    """Takes the weights of our model, a JNDModel; returns itself."""
+    """Copies the weights of our model, a JNDModel, and returns the twin."""
     for name, parameter in self.named_parameters():
       ours = operator.attrgetter(name.replace(".weight", ".kernel"))(model)
       weights = torch.from_numpy(np.array(ours[...]))
@@ -154,14 +154,14 @@ class Twin(nn.Module):
 
 
 def estimate(model: Twin, images: Tensor) -> Tensor:
-  """The JND map, resolution "fine", attention "reconstruction"."""
+  """Estimates the JND map, with resolution "fine" and attention "reconstruction"."""
   _, attention, gradient = compute_priors(model.hvs_sd, images)
   with torch.no_grad():
     return model.generator(images, attention, gradient)
 
 
 def compute_threshold(images: Tensor) -> Tensor:
-  """What contrast, luminance and detail mask; "fine" multiplies the map with it."""
+  """Computes what contrast, luminance and detail mask, with which "fine" multiplies the map."""
 
   def local_mean(maps: Tensor) -> Tensor:
     return F.avg_pool2d(maps, 5, 1, 2, count_include_pad=False)
@@ -177,7 +177,7 @@ def compute_threshold(images: Tensor) -> Tensor:
 
 
 def compute_priors(hvs_sd: HVSSD, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-  """Perceptual-domain image, attention and input gradient, without a graph."""
+  """Computes the perceptual-domain image, attention and input gradient, without a graph."""
   images = images.detach().requires_grad_()
   degraded = hvs_sd(images)
   distortion = (degraded - images).square().mean(dim=(1, 2, 3)).sum()
@@ -187,7 +187,7 @@ def compute_priors(hvs_sd: HVSSD, images: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def compute_attention(degraded: Tensor, images: Tensor) -> Tensor:
-  """In closed form: no backward pass."""
+  """Computes attention in closed form, without a backward pass."""
   weights = 2 * (degraded - images).mean(dim=(2, 3), keepdim=True) / images[0].numel()
   return _normalize((weights * degraded).sum(dim=1, keepdim=True).abs())
 
@@ -199,9 +199,9 @@ def _normalize(maps: Tensor) -> Tensor:
 
 
 class Trainer:
-  """One stage's training: Adam after clipping, and the weights' average.
+  """Trains one stage with clipping, Adam and a moving average of the weights.
 
-  The learning rate stays; a schedule would cost nothing.
+  The learning rate is constant, since a schedule would cost no time.
   """
 
   def __init__(self, model: Twin, config: TrainConfig, stage: Stage):
@@ -214,14 +214,14 @@ class Trainer:
     self.steps = 0
 
   def draw_noise(self, images: Tensor) -> Tensor:
-    """U(-.5, .5) for the feature of stage 1, signs for stage 2."""
+    """Draws noise: U(-.5, .5) for the feature in stage 1, signs in stage 2."""
     b, _, h, w = images.shape
     if self.stage == "hvs_sd":
       return torch.rand(b, _N, h // 8, w // 8, device=images.device) - 0.5
     return torch.where(torch.rand(b, 1, h, w, device=images.device) >= 0.5, 1.0, -1.0)
 
   def step(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """One update; the loss, and the gradient's norm before clipping."""
+    """Makes one update, and returns the loss and the gradient's norm before clipping."""
     if self.stage == "hvs_sd":
       rate_distortion_lambda = self.config.hvs_sd.rate_distortion_lambda
       loss = rate_distortion_objective(self.model.hvs_sd, images, noise, rate_distortion_lambda)
@@ -242,14 +242,14 @@ class Trainer:
 def rate_distortion_objective(
   hvs_sd: HVSSD, images: Tensor, noise: Tensor, rate_distortion_lambda: float
 ) -> Tensor:
-  """Stage 1."""
+  """Computes the objective of stage 1."""
   noisy = hvs_sd.encoder(images) + noise
   mse = (hvs_sd.decoder(noisy) - images).square().mean()
   return rate_distortion_lambda * mse + hvs_sd.bits_per_pixel(noisy).mean()
 
 
 def jnd_objective(model: Twin, images: Tensor, signs: Tensor, config: JNDConfig) -> Tensor:
-  """Stage 2, in the default forms of its terms."""
+  """Computes the objective of stage 2, in the default forms of its terms."""
   degraded, attention, gradient = compute_priors(model.hvs_sd, images)
   noise = config.lmbda * model.generator(images, attention, gradient)
   distorted = (images + signs * noise).clamp(0, 1)
@@ -312,6 +312,6 @@ def _edges(images: Tensor) -> Tensor:
 
 
 def _filter(images: Tensor, window: Tensor) -> Tensor:
-  """The same window over every channel, inside only."""
+  """Filters every channel with the same window, without padding."""
   channels = images.shape[1]
   return F.conv2d(images, window.expand(channels, 1, *window.shape), groups=channels)

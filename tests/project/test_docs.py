@@ -1,4 +1,4 @@
-"""README and docs/: every command on a page is run, and every block of Python."""
+"""Runs every command and every block of Python in README, CONTRIBUTING, docs/ and the cards."""
 
 import importlib
 import re
@@ -23,9 +23,9 @@ PAGES = (
   *sorted(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")),
   *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "paper")),
 )
-SIDE_PX = 176  # of the photographs: MS-SSIM takes no less than 161
+SIDE_PX = 176  # of the photographs: MS-SSIM needs at least 161
 
-# What the commands may find: folders of photographs, weights of the reader's own, and checkpoints.
+# What the commands find in the folder: photographs, and checkpoints of each network.
 FOLDERS = ("photos", "PHOTOS", "KODAK", "OTHERS", "corpus")
 CHECKPOINTS = {
   "iter_20000.pth.tar": "hvs_sd",
@@ -34,18 +34,18 @@ CHECKPOINTS = {
   "CL_resNet34.pth": "classifier",
 }
 
-# What is added to a training run, so that it takes a step instead of minutes.
+# Added to a training run, so that it makes one step and ends in seconds instead of minutes.
 ONE_STEP = (
   *("--config.hvs_sd.num_steps=1", "--config.hvs_sd.warmup_steps=0", "--config.hvs_sd.crop_px=16"),
   *("--config.jnd.num_steps=1", "--config.jnd.warmup_steps=0", "--config.jnd.batch_size=1"),
   "--config.jnd.crop_px=168",
 )
-# Where a page measures on large images: the sizes there, and those taken here.
+# Replaces the sizes of large images on which a page measures time or memory.
 SMALLER = {"(1, 512, 768, 3)": "(1, 64, 96, 3)", "10000": "200"}
 
-# What a page's Python says that it makes.
+# The shapes that a page's Python states in its comments.
 SHAPES = {
-  "README.md": {"distorted": (1, 300, 451, 3), "scores": (1,)},
+  "README.md": {"distorted": (1, 300, 451, 3)},
   "docs/exporting.md": {"jnd": (1, 300, 451, 3)},
   "docs/metrics.md": {"scores": (1,)},
   "docs/speed.md": {"jnd": (1, 300, 451, 3)},
@@ -54,7 +54,7 @@ SHAPES = {
 
 
 class Block(NamedTuple):
-  """What a page says to run, and the reason for which it is not run here, or ""."""
+  """Code on a page, and the reason for which it is not run here, or ""."""
 
   reason: str
   language: str
@@ -62,7 +62,7 @@ class Block(NamedTuple):
 
 
 def read_blocks(page: str) -> list[Block]:
-  """The page's commands and Python, in order."""
+  """Reads the page's blocks of commands and Python, in order."""
   text = (ROOT / page).read_text()
   pattern = r"(?:<!-- not run: ([^\n]+) -->\n)?```(bash|python)\n(.*?)```"
   blocks = [Block(*found) for found in re.findall(pattern, text, re.DOTALL)]
@@ -71,13 +71,13 @@ def read_blocks(page: str) -> list[Block]:
 
 
 def read_commands(block: str) -> Iterator[list[str]]:
-  """The words of each command, which may go on over lines."""
+  """Splits a block into commands, which may continue over several lines, and these into words."""
   command = ""
   for line in block.replace("\\\n", " ").splitlines(keepends=True):
     command += line
     try:
       words = shlex.split(command)
-    except ValueError:  # within quotes
+    except ValueError:  # the command is not complete: a quotation is open
       continue
     command = ""
     yield words
@@ -85,14 +85,14 @@ def read_commands(block: str) -> Iterator[list[str]]:
 
 
 def run(words: list[str]) -> None:
-  """Runs a command in this process, as it is on the page but for its size."""
+  """Runs a command in this process, as it stands on the page except for its size."""
   match words:
-    case ["pip", "install", "."]:  # .ci/run does, by README's own line
+    case ["pip", "install", "."]:  # .ci/run runs README's own line
       pass
     case ["python", "-m", "hvsjnd_jax.train", "--config", *_]:
       assert importlib.import_module(words[2]).main([*words[3:], *ONE_STEP]) == 0
     case ["python", "-m", module, *options]:
-      assert importlib.import_module(module).main(options) == 0
+      assert import_command(module).main(options) == 0
     case ["python", "-c", code]:
       for size, smaller in SMALLER.items():
         code = code.replace(size, smaller)
@@ -101,8 +101,14 @@ def run(words: list[str]) -> None:
       pytest.fail(f"no way to run: {words}")
 
 
+def import_command(module: str) -> Any:
+  """Imports what `python -m module` runs: of a folder, its `__main__`."""
+  command = importlib.import_module(module)
+  return importlib.import_module(f"{module}.__main__") if hasattr(command, "__path__") else command
+
+
 def write_checkpoint(file: Path) -> None:
-  """What PyTorch would have saved, with the golden files' weights."""
+  """Writes what PyTorch would have saved, with weights drawn as for the golden numbers."""
   torch = pytest.importorskip("torch")
   network = CHECKPOINTS[file.name]
   if network in PARAMETERS:
@@ -114,7 +120,7 @@ def write_checkpoint(file: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-  """Where the reader is: a clone's folder, with photographs in it."""
+  """Makes the reader's current folder: that of a clone, with photographs in it."""
   monkeypatch.chdir(tmp_path)
   photographs = [
     Image.fromarray(image[:SIDE_PX, :SIDE_PX])
@@ -126,7 +132,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
       photograph.save(f"{name}/{i}.png")
   photographs[0].save("holiday.jpg")
   Path("configs").symlink_to(ROOT / "configs")
-  # Those that come with scikit-image are larger; .ci/run takes them.
+  # The samples that come with scikit-image are larger; .ci/run uses them.
   monkeypatch.setattr(photographs_module, "_locate_samples", lambda: [Path("holiday.jpg")])
   return tmp_path
 
@@ -150,3 +156,23 @@ def test_page_runs(page: str, folder: Path):
     assert names[name].shape == shape
   if page == "docs/speed.md":
     assert names["window"] == (320, 512)
+
+
+def test_quick_start_begins_with_the_blocks_that_ci_runs():
+  """`.ci/run` runs the first two blocks: the main job, and the tests."""
+  quick_start = (ROOT / "README.md").read_text().partition("\n## Quick start\n")[2]
+  first, second = re.findall(r"^```bash\n(.*?)^```$", quick_start, re.DOTALL | re.MULTILINE)[:2]
+  assert first.splitlines() == ["pip install .", "python -m hvsjnd_jax.eval --lmbda 10"]
+  assert [line.split()[0:3] for line in second.splitlines()] == [
+    ["pip", "install", "torch==2.13.0"],
+    ["python", "-m", "pytest"],
+  ]
+
+
+def test_readme_has_the_scores_of_the_default_card():
+  card = (ROOT / "hvsjnd_jax/assets/default/README.md").read_text()
+  rows = re.findall(
+    r"^\| [^|]+ \|((?: [\d.]+ \|)+)$", (ROOT / "README.md").read_text(), re.MULTILINE
+  )
+  assert len(rows) == 4
+  assert [row for row in rows if row not in card] == []

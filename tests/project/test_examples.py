@@ -17,7 +17,7 @@ from flax import nnx
 import hvsjnd_jax
 from hvsjnd_jax import baselines, export, metrics, noise, noise_scale, weights
 from hvsjnd_jax.model import masking, priors, windows
-from hvsjnd_jax.training import losses, released_losses
+from hvsjnd_jax.training import losses, objectives, released_losses
 from hvsjnd_jax.viz import sheets
 
 COMMON = {"hvsjnd_jax": hvsjnd_jax, "jax": jax, "jnp": jnp, "nnx": nnx, "np": np}
@@ -42,6 +42,7 @@ PUBLIC = {
   priors: ["compute_priors"],
   weights: ["load", "save"],
   export: ["export_estimate"],
+  objectives: ["jnd_objective", "rate_distortion_objective"],
 }
 OBJECTS = {
   f"{module.__name__}.{name}": value

@@ -1,4 +1,4 @@
-"""The notebooks as they stand in the repository. `pytest --nbmake notebooks` runs them."""
+"""Checks the notebooks as stored, with their outputs; `pytest --nbmake notebooks` runs them."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# Above it a page takes long to show, and every regeneration stays in the history for good.
+# A larger page is slow to show, and every version of it stays in the history for good.
 LARGEST_BYTES = 1_500_000
 
 
@@ -25,7 +25,7 @@ def test_notebooks_are_listed():
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_outputs_are_those_of_one_run(file: Path):
-  """In order, to the end, without errors or warnings, and with pictures."""
+  """All cells were run in order, without errors or warnings, and some made pictures."""
   cells = read_cells(file, "code")
   assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
   outputs = [output for cell in cells for output in cell["outputs"]]
@@ -35,8 +35,8 @@ def test_outputs_are_those_of_one_run(file: Path):
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_file_is_small_and_nobodys(file: Path):
-  """No larger than need be; without times, folders and addresses of the run that wrote it."""
+def test_file_is_small_and_anonymous(file: Path):
+  """Nothing tells the times, folders and addresses of the run that wrote it."""
   assert file.stat().st_size < LARGEST_BYTES
   for cell in read_cells(file, "code"):
     assert not cell["metadata"]

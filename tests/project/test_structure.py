@@ -1,4 +1,4 @@
-"""What holds for the project as a whole."""
+"""Checks the project as a whole: the rooms, what the library imports, and links of pages."""
 
 import ast
 import re
@@ -43,7 +43,7 @@ def room_of(file: Path) -> str:
 
 
 def imported_modules(file: Path) -> set[str]:
-  """The dotted names below `hvsjnd_jax` that a file imports from."""
+  """Lists the dotted names below `hvsjnd_jax` that a file imports."""
   names: set[str] = set()
   for node in ast.walk(ast.parse(file.read_text())):
     if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hvsjnd_jax"):
@@ -87,7 +87,7 @@ def test_no_circles_within_a_room():
 
 
 def test_import_is_light():
-  """The library needs neither what trains, nor what converts, nor what draws."""
+  """Importing the library loads nothing that only training, converting or plotting needs."""
   modules = ("training.losses", "noise_scale", "viz.sheets", "weights", "model.windows")
   heavy = (
     *("torch", "tensorflow", "tensorflow_datasets", "grain", "orbax", "tensorboardX"),
