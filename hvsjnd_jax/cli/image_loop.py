@@ -31,7 +31,7 @@ def computing(
   *,
   bytes_per_pixel: int,
 ) -> Iterator[Iterator[tuple[Path, Outcome[_Result]]]]:
-  """Computes something of each photograph, and prints a line for each that fails.
+  """Computes a result for each photograph, and prints a line for each that fails.
 
   Args:
     command: The command's name, which opens the lines.
