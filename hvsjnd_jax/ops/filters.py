@@ -57,16 +57,16 @@ def smooth(planes: Planes, taps: Taps, *, border: Border = "symmetric") -> Plane
   return smooth_valid(pad(planes, len(taps) // 2, border), taps)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def smooth_valid(planes: Planes, taps: Taps) -> Planes:
-  """Filters along both axes where all taps lie inside; sides lose `len(taps) - 1` pixels.
-
-  The transpose is the same filter, reversed, of the padded cotangent. The one that JAX would
-  derive, a sum of padded slices, takes several times as long to run and to compile.
-  """
+def _smooth_valid(planes: Planes, taps: Taps) -> Planes:
+  """Filters along both axes where all taps lie inside; sides lose `len(taps) - 1` pixels."""
   h, w = (side - len(taps) + 1 for side in planes.shape[1:])
   rows = functools.reduce(jnp.add, (tap * planes[:, i : i + h] for i, tap in enumerate(taps)))
   return functools.reduce(jnp.add, (tap * rows[:, :, i : i + w] for i, tap in enumerate(taps)))
+
+
+# The transpose is the same filter, reversed, of the padded cotangent. The one that JAX would
+# derive, a sum of padded slices, takes several times as long to run and to compile.
+smooth_valid = jax.custom_vjp(_smooth_valid, nondiff_argnums=(1,))
 
 
 def _smooth_forward(planes: Planes, taps: Taps) -> tuple[Planes, None]:
