@@ -62,9 +62,7 @@ def _count_orientations(luma: Planes) -> Planes:
   x, y = filters.gradient(luma, filters.PREWITT)
   oriented = x**2 + y**2 >= 5**2
   degrees = jnp.round(jnp.arctan2(y, x) * (180 / jnp.pi)).astype(jnp.int32) % 180
-  orientation = jnp.where(
-    oriented, (degrees + 6) // 12, 16
-  )  # 0..15 with halves rounded up, or 16 for none
+  orientation = jnp.where(oriented, (degrees + 6) // 12, 16)  # 0..15, or 16 for none
   bits = jnp.left_shift(jnp.int32(1), orientation)
   _, h, w = luma.shape
   near = (bits[:, i : i + h - 2, j : j + w - 2] for i in range(3) for j in range(3))
