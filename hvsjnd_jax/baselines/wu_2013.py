@@ -96,18 +96,16 @@ def _predict(luma: Planes, deviation: Planes) -> Planes:
   """
   noise = jnp.maximum(luminance_adaptation(lift_dark(background_luminance(luma))), _LEAST_NOISE)
   power = noise**3 / jnp.maximum(deviation, noise)
-  reach = _SEARCH_PX + _PATCH_PX
-  padded = filters.pad(luma, reach, "symmetric")
-  unmoved = padded[:, _SEARCH_PX:-_SEARCH_PX, _SEARCH_PX:-_SEARCH_PX]  # with a patch's margin
-  steps = np.arange(-_SEARCH_PX, _SEARCH_PX + 1)
-  offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-  offsets = jnp.asarray(offsets[offsets.any(axis=-1)] + _SEARCH_PX)
+  padded = filters.pad(luma, _SEARCH_PX + _PATCH_PX, "symmetric")
+  centre = padded[:, _SEARCH_PX:-_SEARCH_PX, _SEARCH_PX:-_SEARCH_PX]  # with a patch's margin
+  corners = np.argwhere(np.ones((2 * _SEARCH_PX + 1,) * 2))  # of the shifted images in `padded`
+  corners = jnp.asarray(corners[(corners != _SEARCH_PX).any(axis=-1)])
 
   def step(i: Array, state: tuple[Planes, Planes, Planes]) -> tuple[Planes, Planes, Planes]:
     nearest, weights, weighted = state
-    down, right = offsets[i]
-    shifted = lax.dynamic_slice(padded, (0, down, right), unmoved.shape)
-    distance = filters.smooth_valid((unmoved - shifted) ** 2, filters.box(_PATCH_PX)) / power
+    top, left = corners[i]
+    shifted = lax.dynamic_slice(padded, (0, top, left), centre.shape)
+    distance = filters.smooth_valid((centre - shifted) ** 2, filters.box(_PATCH_PX)) / power
     nearer = distance < nearest
     likeness = jnp.exp(-jnp.abs(distance - nearest))
     old, new = jnp.where(nearer, likeness, 1), jnp.where(nearer, 1, likeness)
@@ -116,5 +114,5 @@ def _predict(luma: Planes, deviation: Planes) -> Planes:
 
   zeros = jnp.zeros_like(luma)
   start = (jnp.full_like(luma, jnp.inf), zeros, zeros)
-  _, weights, weighted = lax.fori_loop(0, len(offsets), step, start)
+  _, weights, weighted = lax.fori_loop(0, len(corners), step, start)
   return (weighted + luma) / (weights + 1)
