@@ -1,17 +1,20 @@
-"""Classical JND models: the yardsticks beside which a learnt one is measured.
+"""Classical JND models, as yardsticks for a learnt one.
 
-Images are float32 or float64 in [0, 1], [B, H, W, 3], RGB, H and W at least 8; so are the
-JND maps: gray levels / 255, at most 1. All models look at luma, 0.299 R + 0.587 G + 0.114 B,
-and give the three channels the same map, as comparisons of JND models do. Values beyond [0, 1]
-are cut. All are pure functions, compiled at the first call for each size; `jax.jit` and
-`jax.vmap` work on them; `jax.grad` does not help: they decide, and take roots of 0.
+Images are float32 or float64 in [0, 1], [B, H, W, 3], RGB, with sides of at least 8 pixels. JND
+maps have the same shape and type: gray levels / 255, at most 1. All models look at luma,
+0.299 R + 0.587 G + 0.114 B, and give the three channels the same map, as comparisons of JND models
+do. Values beyond [0, 1] are clipped. All models are pure functions, compiled at the first call for
+each size; `jax.jit` and `jax.vmap` work on them. Gradients by `jax.grad` are of no use, since the
+models decide, and take roots of 0.
 
-What a window reads past an image's edge is the image mirrored, unless it is said otherwise.
+Filters see the image mirrored past its edges, unless a docstring says otherwise.
 
-`BASELINES` is the table of them, by name, which the commands read.
+`BASELINES` lists the models by name, for the commands and for tests. Models of transform
+coefficients (Zhang et al., 2005; Wei and Ngan, 2009; Bae and Kim, 2016) are left out: they bound
+the noise of each DCT coefficient in a block, and so give no map of pixels to compare.
 
-In the equations, on 0..255: b is the background luminance, the mean of 5x5 pixels with weight
-1 on the outer ring, 2 on the inner one and 0 at the centre; G the greatest of four directional
+In the equations, on 0..255, b is the background luminance, the mean of 5x5 pixels with weight 1 on
+the outer ring, 2 on the inner one and 0 at the centre; G is the greatest of four directional
 gradients over 5x5 pixels; and
 
   LA(b) = 17 (1 - sqrt(b / 127)) + 3 up to b = 127, 3 (b - 127) / 128 + 3 above
@@ -45,12 +48,12 @@ __all__ = [
 
 
 class Baseline(NamedTuple):
-  """What is known of a model.
+  """Describes a model.
 
   Attributes:
-    function: Of images, giving their JND maps.
-    title: For tables and figures.
-    year: Of the source; None where there is none.
+    function: The model itself, from images to JND maps.
+    title: Its name in tables and figures.
+    year: The year of its source; None if it has none.
 
   Examples:
     >>> BASELINES["yang_2005"].title, BASELINES["yang_2005"].year

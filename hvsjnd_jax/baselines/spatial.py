@@ -17,19 +17,19 @@ from hvsjnd_jax.ops.types import Planes, RGBImages, RGBImagesLike
 
 
 def uniform(images: RGBImagesLike) -> RGBImages:
-  """One gray level everywhere: what a model must beat to have said anything.
+  """Gives one gray level everywhere, which any useful model must beat.
 
   Args:
-    images: Images in [0, 1], [B, H, W, 3], H and W at least 8.
+    images: Images in [0, 1], [B, H, W, 3], with sides of at least 8 pixels.
 
   Returns:
-    JND maps, same shape and dtype: 1 / 255. Which level does not matter where models are
-    compared at equal noise energy.
+    JND maps, same shape and dtype: 1 / 255. The level does not matter where models are compared
+    at equal noise energy.
 
   Raises:
     TypeError: If the images are neither float32 nor float64.
-    ValueError: If the shape is not [B, H, W, 3], if a side is below 8 pixels, or if values
-      are those of another range, such as 0..255.
+    ValueError: If the shape is not [B, H, W, 3], if a side is below 8 pixels, or if values are
+      outside [0, 1], such as 0..255.
 
   Examples:
     >>> round(255 * float(uniform(jnp.zeros((1, 16, 16, 3))).mean()), 3)
@@ -39,7 +39,7 @@ def uniform(images: RGBImagesLike) -> RGBImages:
 
 
 def chou_li_1995(images: RGBImagesLike) -> RGBImages:
-  """The greater of luminance adaptation and gradient masking.
+  """Takes the greater of luminance adaptation and gradient masking.
 
     max(LA(b), G (0.0001 b + 0.115) + 0.5 - 0.01 b)
 
@@ -57,18 +57,18 @@ def chou_li_1995(images: RGBImagesLike) -> RGBImages:
 
 
 def yang_2005(images: RGBImagesLike) -> RGBImages:
-  """Luminance adaptation and texture masking, weaker at edges, added by NAMM.
+  """Adds luminance adaptation and texture masking, which is weaker at edges.
 
     LA(b) (+) 0.117 G W
 
-  W is 0.1 at Canny's edges (high threshold 0.5) and 1 elsewhere, under a Gaussian of 7x7
-  pixels and deviation 0.8: the eye knows edges too well to be fooled there.
+  W is 0.1 at Canny's edges (high threshold 0.5) and 1 elsewhere, smoothed by a Gaussian of 7x7
+  pixels and deviation 0.8: errors are easily seen at edges, whose course the eye predicts.
 
   Args, Returns, Raises: As `uniform`.
 
   Source: Yang et al., "Just noticeable distortion model and its applications in video
-  coding", 2005. Deviation: its map of luma on all channels; the paper has one for each of
-  Y, Cb and Cr. Other code in circulation masks as Chou and Li, and widens the edges.
+  coding", 2005. Deviation: all channels get the map of luma, where the paper has one for each of
+  Y, Cb and Cr. Other code in circulation masks as Chou and Li do, and widens the edges.
 
   Examples:
     >>> gray = jnp.full((1, 16, 16, 3), 127 / 255)
@@ -79,18 +79,18 @@ def yang_2005(images: RGBImagesLike) -> RGBImages:
 
 
 def contrast_heuristic(images: RGBImagesLike) -> RGBImages:
-  """What watermarking networks use: luminance adaptation and contrast masking, no edges.
+  """Adds luminance adaptation and contrast masking, as watermarking networks do.
 
     max(0, L (+) 1.872 c^2.4 / (c² + 26²))
 
-  c is the magnitude of Sobel's gradient (weights 1, 2, 1, not divided), and L is LA(b)
-  without its last 3 up to b = 127, of b + 0.00127: it falls to 0 there, and goes on from 3. Past
-  the image's edge are zeros, so that a border of two pixels stands out.
+  c is the magnitude of Sobel's gradient (weights 1, 2, 1, not divided by their sum). L is LA(b)
+  above b = 127, and LA(b + 0.00127) - 3 up to there, where it falls to 0 before it jumps to 3.
+  Past the image's edges are zeros, so that a border of two pixels stands out.
 
   Args, Returns, Raises: As `uniform`.
 
-  Source: Fernandez et al., "Active image indexing", 2023, after Wu et al., 2017. Deviation:
-  its map of luma, on all channels alike; there are forms for each channel, and for blue.
+  Source: Fernandez et al., "Active image indexing", 2023, after Wu et al., 2017. Deviation: all
+  channels get the map of luma, where other forms have one for each channel, or favour blue.
 
   Examples:
     >>> white = jnp.ones((1, 16, 16, 3))

@@ -1,4 +1,4 @@
-"""The model of Wu et al., 2017, by the complexity of patterns."""
+"""The model of Wu et al., 2017, of pattern complexity."""
 
 import functools
 
@@ -18,25 +18,25 @@ from hvsjnd_jax.ops.types import Planes, RGBImages, RGBImagesLike
 
 
 def wu_2017(images: RGBImagesLike) -> RGBImages:
-  """Luminance adaptation, contrast masking and pattern complexity.
+  """Masks complex patterns, which have many orientations in a small neighbourhood.
 
     0.7 LA(b') (+) max(1.84 s^2.4 / (s² + 26²), 0.3 s E c^2.7 / (c² + 1))
 
-  b' is b, up to 127 lifted to round(32 + 95 b / 127). s is the standard deviation of 5x5
-  pixels, 0 at two pixels along the border. c counts the orientations that occur among 3x3
-  pixels, under a Gaussian of 3x3 pixels and deviation 1: angles arctan(y / x) of the Prewitt
-  gradient (its weights over 3), to whole degrees, then in steps of 12 from 0 to 180, rounded;
-  a gradient below 5 is an orientation of its own, and where it stands at the centre, or at the
-  border, c = 1. E is 1, and 0 within 3 pixels of Canny's edges (high threshold
-  min(60 / max G, 0.8)), under a Gaussian of 5x5 pixels and deviation 0.8.
+  b' is b, with values up to 127 lifted to round(32 + 95 b / 127). s is the standard deviation of
+  5x5 pixels, and 0 within two pixels of the border. c is the number of orientations among 3x3
+  pixels, smoothed by a Gaussian of 3x3 pixels and deviation 1. An orientation is the angle
+  arctan(y / x) of Prewitt's gradient, rounded to whole degrees and then to steps of 12 from 0 to
+  180; gradients below 5 count as one more orientation. c is 1 where the central pixel has such a
+  gradient, and at the border. E is 0 within 3 pixels of Canny's edges (high threshold
+  min(60 / max G, 0.8)) and 1 elsewhere, smoothed by a Gaussian of 5x5 pixels and deviation 0.8.
 
   Args, Returns, Raises: As `uniform`.
 
   Source: Wu et al., "Enhanced just noticeable difference model for images with pattern
-  complexity", 2017, with the constants of the authors' MATLAB code, in which published maps
-  were made; the paper's differ. Where the notes on it are silent: s divides by 25, b is not
-  rounded before it is lifted, an edge and its negative have one orientation, the disk around
-  edges is Euclidean.
+  complexity", 2017, with the constants of the authors' MATLAB code, which made the published
+  maps; the paper's differ. Our own choices, where the description of that code is silent: s
+  divides by 25, b is not rounded before it is lifted, an edge and its negative have the same
+  orientation, and distance from edges is Euclidean.
 
   Examples:
     >>> white = jnp.ones((1, 16, 16, 3))
@@ -48,7 +48,7 @@ def wu_2017(images: RGBImagesLike) -> RGBImages:
 
 def _wu(luma: Planes) -> Planes:
   adaptation = 0.7 * luminance_adaptation(lift_dark(background_luminance(luma)))
-  # The authors' code has no deviation where the window would leave the image.
+  # In the authors' code the deviation is 0 where its window would leave the image.
   inside = jnp.sqrt(filters.local_variance(luma, 2))[:, 2:-2, 2:-2]
   deviation = filters.pad(inside, 2, "zero")
   contrast = 1.84 * deviation**2.4 / (deviation**2 + 26**2)
@@ -58,14 +58,14 @@ def _wu(luma: Planes) -> Planes:
 
 
 def _count_orientations(luma: Planes) -> Planes:
-  """How many orientations occur among 3x3 pixels; 1 where there is none, and at the border."""
+  """Counts the orientations among 3x3 pixels; 1 at weak gradients and at the border."""
   x, y = filters.gradient(luma, filters.PREWITT)
-  seen = x**2 + y**2 >= 5**2
+  oriented = x**2 + y**2 >= 5**2
   degrees = jnp.round(jnp.arctan2(y, x) * (180 / jnp.pi)).astype(jnp.int32) % 180
-  orientation = jnp.where(seen, (degrees + 6) // 12, 16)  # a half goes up: 0..15, or none
+  orientation = jnp.where(oriented, (degrees + 6) // 12, 16)  # 0..15, or 16 for none
   bits = jnp.left_shift(jnp.int32(1), orientation)
   _, h, w = luma.shape
   near = (bits[:, i : i + h - 2, j : j + w - 2] for i in range(3) for j in range(3))
   count = lax.population_count(functools.reduce(jnp.bitwise_or, near))
-  count = jnp.where(seen[:, 1:-1, 1:-1], count, 1)
+  count = jnp.where(oriented[:, 1:-1, 1:-1], count, 1)
   return jnp.pad(count, ((0, 0), (1, 1), (1, 1)), constant_values=1).astype(luma.dtype)

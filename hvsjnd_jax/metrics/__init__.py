@@ -1,10 +1,10 @@
 """Image-quality metrics: how far a distorted image is from its reference.
 
-Images are float32 or float64 in [0, 1], NHWC, RGB. Every metric takes `distorted,
-reference` and returns one score for each image, [B]; what it needs more, and every option,
-is given by name. All are pure functions: `jax.jit`, `jax.grad` and `jax.vmap` work on them.
+Images are float32 or float64 in [0, 1], NHWC, RGB. Every metric is called with `distorted,
+reference` and returns one score for each image, [B]; networks and options are keywords. All are
+pure functions: `jax.jit`, `jax.grad` and `jax.vmap` work on them.
 
-`METRICS` is the table of them, by name, which the commands read.
+`METRICS` lists them by name, for the commands and for tests.
 """
 
 import functools
@@ -23,17 +23,17 @@ __all__ = ["METRICS", "Metric", "dists", "fsim", "gmsd", "ms_ssim", "psnr", "ssi
 
 
 class Metric(NamedTuple):
-  """What is known of a metric.
+  """Describes a metric.
 
   Attributes:
-    function: Of `distorted, reference`, and of the network that `backbone` names.
-    better: Which of two scores is the better one.
-    lowest: The lowest score of images in [0, 1].
-    highest: The highest.
+    function: The metric itself.
+    better: Which of two scores is better.
+    lowest: The lowest score that images in [0, 1] can have.
+    highest: The highest score that they can have.
     equal: The score of equal images.
-    smallest_px: The least that either side may have.
-    unit: Of the score; empty for a plain number.
-    backbone: The network that it must be given, by this name; None for none.
+    smallest_px: The shortest side that the metric accepts.
+    unit: The score's unit; "" for a plain number.
+    backbone: The network that the metric needs, as the keyword of this name.
 
   Examples:
     >>> METRICS["gmsd"].better, METRICS["gmsd"].smallest_px
@@ -50,13 +50,13 @@ class Metric(NamedTuple):
   backbone: Literal["vgg16"] | None = None
 
 
-_released_ms_ssim = functools.partial(ms_ssim, variant="reference")
+_reference_ms_ssim = functools.partial(ms_ssim, variant="reference")
 
 METRICS: dict[str, Metric] = {
   "psnr": Metric(psnr, "higher", 0, math.inf, 100, 1, unit="dB"),
   "ssim": Metric(ssim, "higher", 0, 1, 1, SSIM_SMALLEST_PX),
   "ms_ssim": Metric(ms_ssim, "higher", 0, 1, 1, MS_SSIM_SMALLEST_PX),
-  "ms_ssim_reference": Metric(_released_ms_ssim, "higher", 0, 1, 1, MS_SSIM_SMALLEST_PX),
+  "ms_ssim_reference": Metric(_reference_ms_ssim, "higher", 0, 1, 1, MS_SSIM_SMALLEST_PX),
   "gmsd": Metric(gmsd, "lower", 0, 0.6, 0, GMSD_SMALLEST_PX),
   "fsim": Metric(fsim, "higher", 0, 1, 1, FSIM_SMALLEST_PX),
   "dists": Metric(dists, "lower", 0, 2, 0, 1, backbone="vgg16"),

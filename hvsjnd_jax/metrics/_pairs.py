@@ -1,4 +1,4 @@
-"""What every metric does with its pair of images: check it, lay it out, shrink it.
+"""What metrics share: checking a pair of images, their layout, and downsampling.
 
 Images are float32 or float64 in [0, 1], NHWC, RGB. Metrics compute on planes, [B·C, H, W]:
 rows of one channel lie together, so that filters run along memory.
@@ -56,7 +56,7 @@ def check_pair(
 
 
 def to_planes(images: Images) -> Planes:
-  """Every channel of every image on its own, [B·C, H, W]."""
+  """Makes a plane of every channel of every image, [B·C, H, W]."""
   return images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])
 
 

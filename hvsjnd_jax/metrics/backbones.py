@@ -1,9 +1,9 @@
-"""Frozen classification networks that quality is measured with: VGG16 and ResNet-34.
+"""Frozen classification networks that metrics use: VGG16 and ResNet-34.
 
-Images are float in [0, 1], NHWC, RGB, of any size; features are NHWC. Each network
-computes in the precision of its images, whatever that of its weights, and never changes a
-weight: batch normalisation uses its stored statistics. `weights.load_vgg16` and
-`weights.load_classifier` fill them; made directly, they hold He-normal kernels.
+Images are float in [0, 1], NHWC, RGB, of any size; features are NHWC. Each network computes in
+the precision of its images, not of its weights. Batch normalisation uses stored statistics.
+`weights.load_vgg16` and `weights.load_classifier` load trained weights; the constructors draw
+He-normal kernels.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,13 @@ from hvsjnd_jax.ops.types import RGBImages
 
 Features = Float[Array, "b h w c"]
 
-CLASSES = 5  # kinds of distortion that the published classifier tells apart
+CLASSES = 5  # the kinds of distortion that the published classifier tells apart
 
-# Of ImageNet's photographs, R, G, B in [0, 1].
+# Of R, G and B in [0, 1], over ImageNet's photographs.
 _MEAN = (0.485, 0.456, 0.406)
-
 _DEVIATION = (0.229, 0.224, 0.225)
 
-# Under the root of L2 pooling, whose gradient is infinite at 0.
+# Added under the root of L2 pooling, whose own gradient is infinite at 0.
 _POOL_FLOOR = 1e-12
 
 _NORM_FLOOR = 1e-5
@@ -37,9 +36,9 @@ _RESNET34_LAYERS = ((64, 3), (128, 4), (256, 6), (512, 3))
 
 
 class VGG16(nnx.Module):
-  """The 13 convolutions of VGG16, with L2 pooling where ImageNet's VGG16 takes maxima.
+  """The 13 convolutions of VGG16, with L2 pooling in place of max pooling.
 
-  14,714,688 parameters. The pooling has none, so that torchvision's weights fit.
+  It has 14,714,688 parameters. The pooling has none, so that torchvision's weights fit.
 
   Args:
     rngs: Source of the initial weights.
@@ -59,10 +58,10 @@ class VGG16(nnx.Module):
       self.blocks.append(block)
 
   def features(self, images: RGBImages) -> tuple[Features, ...]:
-    """The outputs of relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
+    """Returns the outputs of relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 
     Args:
-      images: Images in [0, 1]; ImageNet's mean and deviation are taken off here.
+      images: Images in [0, 1]; they are normalised here by ImageNet's mean and deviation.
 
     Returns:
       Five stages of 64, 128, 256, 512 and 512 channels, >= 0, each half the size of the
@@ -80,14 +79,14 @@ class VGG16(nnx.Module):
 
 
 class ResNet34(nnx.Module):
-  """ResNet-34, which sorts distorted images into kinds of distortion.
+  """ResNet-34, which classifies images by their kind of distortion.
 
-  The published classifier of adaptive image-quality assessment has 5 classes and takes
-  images as they are, without ImageNet's mean and deviation. 21,287,237 parameters, and
-  17,024 statistics of batch normalisation.
+  The published classifier of adaptive image-quality assessment has 5 classes, and images are not
+  normalised by ImageNet's mean and deviation. It has 21,287,237 parameters, and 17,024 statistics
+  of batch normalisation.
 
   Args:
-    classes: Number of outputs.
+    classes: The number of outputs.
     rngs: Source of the initial weights.
 
   Source: He et al., "Deep residual learning for image recognition", 2016.
@@ -108,7 +107,7 @@ class ResNet34(nnx.Module):
     self.fc = _Dense(inputs, classes, rngs=rngs)
 
   def features(self, images: RGBImages) -> Features:
-    """What the last block gives, before the mean over space: [B, H/32, W/32, 512]."""
+    """Returns the last block's output, before the mean over space, [B, H/32, W/32, 512]."""
     hidden = jax.nn.relu(self.bn1(self.conv1(images)))
     hidden = _max_pool(hidden)
     for layer in self.layers:
@@ -117,31 +116,32 @@ class ResNet34(nnx.Module):
     return hidden
 
   def head(self, features: Features) -> Float[Array, "b classes"]:
-    """Logits from `features`."""
+    """Computes logits from `features`."""
     return self.fc(features.mean(axis=(1, 2)))
 
   def __call__(self, images: RGBImages) -> Float[Array, "b classes"]:
-    """Logits of images in [0, 1]."""
+    """Computes the logits of images in [0, 1]."""
     return self.head(self.features(images))
 
 
 class Backbones(NamedTuple):
-  """What the adaptive quality assessment (`losses.aic_loss`) is made with."""
+  """The networks of adaptive quality assessment, in training."""
 
   vgg16: VGG16
   classifier: ResNet34
 
 
 def l2_pool(maps: Features) -> Features:
-  """sqrt of the squares' weighted mean in 3x3 (a Hann window), stride 2, zero padding 1.
+  """Takes the root of the squares' mean under a 3x3 Hann window, with stride 2.
 
-  [B, H, W, C] to [B, ceil(H/2), ceil(W/2), C]. The gradient is finite everywhere.
+  Maps are padded by one zero; [B, H, W, C] become [B, ceil(H/2), ceil(W/2), C]. The gradient is
+  finite everywhere.
 
   Source: Hénaff & Simoncelli, "Geodesics of learned representations", 2016.
   """
   _, h, w, _ = maps.shape
-  # The window, (1 2 1)/4 along each axis, as a sum of strided slices: a convolution of one
-  # channel a group is slow on a CPU. Even sides leave the padding at their end unread.
+  # The window is (1 2 1)/4 along each axis, as a sum of strided slices, because a depthwise
+  # convolution is slow on a CPU. Even sides do not need padding at their end.
   squares = jnp.pad(jnp.square(maps), ((0, 0), (1, h % 2), (1, w % 2), (0, 0)))
   rows = _hann(squares, axis=1, length=-(-h // 2))
   return jnp.sqrt(_hann(rows, axis=2, length=-(-w // 2)) + _POOL_FLOOR)
@@ -155,7 +155,7 @@ def _hann(maps: Features, *, axis: int, length: int) -> Features:
 
 
 def _max_pool(maps: Features) -> Features:
-  """The maximum in 3x3, stride 2, padding 1."""
+  """Takes the maximum of 3x3 pixels, with stride 2 and padding 1."""
   padding = ((0, 0), (1, 1), (1, 1), (0, 0))
   return lax.reduce_window(maps, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 

@@ -15,41 +15,40 @@ _WEIGHTS = Path(__file__).parents[1] / "assets/dists/weights.npz"
 _STAGE_CHANNELS = (3, 64, 128, 256, 512, 512)
 
 _C1 = 1e-6
-
 _C2 = 1e-6
 
 
 def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
-  """Deep image structure and texture similarity; a distance, 0 for equal images.
+  """Deep image structure and texture similarity; lower is better, 0 for equal images.
 
-  Six stages, the image itself and five of VGG16, each in n_k channels, are compared by
-  their means μ and by their variances σ² and covariances over space:
+  Six stages k, the image itself and five of VGG16, are compared in each channel j by their means
+  μ, variances σ² and covariances over space:
 
     1 - sum_k sum_j α_kj (2 μ_d μ_r + c1) / (μ_d² + μ_r² + c1)
                   + β_kj (2 σ_dr + c2) / (σ_d² + σ_r² + c2)
 
-  with c1 = c2 = 1e-6 and published weights α, β >= 0 that add up to 1. It is computed as
-  the equal sum of α (μ_d - μ_r)² / (μ_d² + μ_r² + c1) + β var(d - r) / (σ_d² + σ_r² + c2),
-  which does not lose a small distance beside the 1. Images are first averaged over f x f
-  pixels, f = max(1, round(min(H, W) / 256)), half to even. Symmetric. Gradients are finite
-  for flat and for equal images.
+  with c1 = c2 = 1e-6 and published weights α, β >= 0 that add up to 1. It is computed as the equal
+  sum of α (μ_d - μ_r)² / (μ_d² + μ_r² + c1) + β var(d - r) / (σ_d² + σ_r² + c2), which does not
+  lose a small distance beside the 1. Images are first averaged over f x f pixels,
+  f = max(1, round(min(H, W) / 256)), a half rounded to the even number. DISTS is symmetric, and its
+  gradients are finite for flat and for equal images.
 
   Args:
     distorted: Images in [0, 1], [B, H, W, 3].
-    reference: Same shape.
-    vgg16: The network, with ImageNet's weights: `weights.load_vgg16` says where they come
-      from. It computes in the images' precision.
+    reference: Originals, same shape.
+    vgg16: The network with ImageNet's weights, from `weights.load_vgg16`. It computes in the
+      images' precision.
 
   Returns:
-    Distances, [B], in [0, 2]; above 1 only for images that contradict each other.
+    Distances in [0, 2], [B]; above 1 only for images that contradict each other.
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`; ValueError if there are not 3 channels.
+    TypeError, ValueError: As `psnr`; ValueError also if there are not 3 channels.
 
-  Source: Ding et al., "Image quality assessment: unifying structure and texture
-  similarity", 2020, https://arxiv.org/abs/2004.07728. Deviation, as in the published JND
-  code: Ding's own interpolates larger images so that the shorter side is 256, this averages
-  whole blocks; the two agree where the shorter side is 256 or less.
+  Source: Ding et al., "Image quality assessment: unifying structure and texture similarity",
+  2020, https://arxiv.org/abs/2004.07728. Deviation, as in the published JND code: larger images
+  are averaged in whole blocks, where Ding et al. interpolate to a shorter side of 256. The two
+  agree if that side is 256 or less.
 
   Examples:
     >>> images, vgg16 = jnp.zeros((2, 16, 16, 3)), nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0)))
@@ -64,7 +63,7 @@ def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
     for images in (distorted, reference)
   )
   stages = zip(
-    _load_weights(),
+    load_weights(),
     (distorted, *vgg16.features(distorted)),
     (reference, *vgg16.features(reference)),
     strict=True,
@@ -80,8 +79,8 @@ def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
 
 
 @functools.cache
-def _load_weights() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-  """(α, β) of each stage; all of them together add up to 1."""
+def load_weights() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+  """Reads α and β of each stage, scaled so that all together add up to 1."""
   with np.load(_WEIGHTS) as file:
     alpha, beta = (file[name].astype(np.float64) for name in ("alpha", "beta"))
   total = alpha.sum() + beta.sum()

@@ -15,31 +15,23 @@ from hvsjnd_jax.ops import filters
 from hvsjnd_jax.ops.color import YIQ, mix_channels
 from hvsjnd_jax.ops.types import Images, Planes, Scores
 
-# On the 0..255 scale: of phase congruency, of gradients, of both colours.
-_T1 = 0.85
-
-_T2 = 160
-
-_T3 = _T4 = 200
+# T in each similarity, on the 0..255 scale.
+_CONGRUENCY_T = 0.85
+_GRADIENT_T = 160
+_CHROMA_T = 200
 
 _CHROMA_EXPONENT = 0.03
 
+# The bank of log-Gabor filters, under a Butterworth low-pass.
 _SCALES = 4
-
 _ORIENTATIONS = 4
-
 _SHORTEST_WAVELENGTH_PX = 6
-
 _SCALE_RATIO = 2
-
-_RADIAL_SIGMA = 0.55  # of the log-Gabor, as a ratio to its centre frequency
-
+_RADIAL_SIGMA = 0.55  # as a ratio to a filter's centre frequency
 _ANGULAR_SIGMA = math.pi / _ORIENTATIONS / 1.2
+_CUTOFF, _ORDER = 0.45, 15
 
-_CUTOFF, _ORDER = 0.45, 15  # of the Butterworth low-pass
-
-_NOISE_SIGMAS = 2  # k
-
+_NOISE_SIGMAS = 2  # above the mean noise, where energy begins to count
 _EPSILON = 1e-4
 
 FSIM_SMALLEST_PX = _SHORTEST_WAVELENGTH_PX
@@ -53,33 +45,32 @@ def fsim(
     sum_x S_PC S_G (S_I S_Q)^.03 PC_m / sum_x PC_m,  S(a, b) = (2ab + T) / (a² + b² + T)
 
   S_PC compares the phase congruency of luma (T = .85), S_G its Scharr gradient magnitude
-  (T = 160), S_I and S_Q the colours I and Q (T = 200), on the 0..255 scale, of images that
-  were averaged to a shorter side of about 256 pixels; PC_m is the greater phase congruency
-  of the two. Where neither image has any (both flat), all pixels weigh the same. A
-  difference between two flat grays is not seen: there is no feature.
+  (T = 160), S_I and S_Q the colours I and Q (T = 200), on the 0..255 scale, after averaging to a
+  shorter side of about 256 pixels; PC_m is the greater phase congruency of the two. If neither
+  image has any (both are flat), all pixels weigh the same. FSIM does not see a difference between
+  two flat grays, which have no features.
 
-  The root in every magnitude, sqrt(x² + y² + e), makes the gradient rounding noise at
-  pixels that are exactly flat, in every implementation; to train, pass `gradient_floor=1`.
+  The root in every magnitude, sqrt(x² + y² + e), makes the gradient rounding noise at pixels that
+  are exactly flat, in every implementation; to train, pass `gradient_floor=1`.
 
   Args:
-    distorted: Images in [0, 1], RGB, or one channel without `chroma`; sides of at least
-      6 pixels.
-    reference: Same shape.
-    chroma: Whether colours count: the published JND code's choice.
+    distorted: Images in [0, 1], [B, H, W, 3], or [B, H, W, 1] without `chroma`, with sides of at
+      least 6 pixels.
+    reference: Originals, same shape.
+    chroma: Whether colours count, as in the published JND code.
     gradient_floor: e, on the 0..255 scale.
 
   Returns:
     Scores in [0, 1], [B].
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`; ValueError for a number of channels
-      that is neither 3 nor, without `chroma`, 1.
+    TypeError, ValueError: As `psnr`; ValueError also for a number of channels that is neither 3
+      nor, without `chroma`, 1.
 
-  Source: Zhang et al., "FSIM: A feature similarity index for image quality assessment",
-  2011; phase congruency by Kovesi, "Image features from phase congruency", 1999.
-  Deviations, as in the published JND code: the median of the noise estimate is the lower
-  of the two middle values; of S_I S_Q the magnitude counts, where the paper takes the real
-  part of the power.
+  Source: Zhang et al., "FSIM: A feature similarity index for image quality assessment", 2011;
+  phase congruency by Kovesi, "Image features from phase congruency", 1999. Deviations, as in the
+  published JND code: the median in the noise estimate is the lower of the two middle values, and
+  the power is of |S_I S_Q|, where the paper has the real part of the power of S_I S_Q.
 
   Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
@@ -99,11 +90,9 @@ def fsim(
   gradients = _halve(
     filters.gradient_magnitude(luma, filters.SCHARR, floor=gradient_floor, border="zero")
   )
-  similarity = _similarity(*congruency, _T1) * _similarity(*gradients, _T2)
+  similarity = _similarity(*congruency, _CONGRUENCY_T) * _similarity(*gradients, _GRADIENT_T)
   if chroma:
-    in_i, in_q = (
-      _similarity(*_halve(plane), t) for plane, t in zip(colours, (_T3, _T4), strict=True)
-    )
+    in_i, in_q = (_similarity(*_halve(plane), _CHROMA_T) for plane in colours)
     similarity *= (jnp.abs(in_i * in_q) + 1e-12) ** _CHROMA_EXPONENT
   weights = jnp.maximum(*congruency)
   featured = weights.sum(axis=(1, 2), keepdims=True) > 0
@@ -112,7 +101,7 @@ def fsim(
 
 
 def _halve(planes: Planes) -> tuple[Planes, Planes]:
-  """Those of the distorted images, and those of their references."""
+  """Splits a stack into the distorted images and their references."""
   b = len(planes) // 2
   return planes[:b], planes[b:]
 
@@ -122,19 +111,19 @@ def _similarity(a: Planes, b: Planes, stability: float) -> Planes:
 
 
 def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
-  """Local energy above noise, over the sum of amplitudes: in [0, 1], whatever the contrast."""
+  """Returns local energy above noise over the sum of amplitudes, in [0, 1] at any contrast."""
   h, w = luma.shape[1:]
   bank = _filter_bank(h, w, luma.dtype.name)
   spectrum = jnp.fft.rfft2(luma)[:, None, None]  # [B, 1, 1, H, W // 2 + 1]
   real, imaginary = spectrum.real, spectrum.imag
-  # Real and imaginary part of the filtered image, [B, orientation, scale, H, W]. The
-  # latter is that of -i times the odd part.
+  # The filtered image's real and imaginary parts, [B, orientation, scale, H, W]. The latter is
+  # the real part of -i times what the filter's odd half gives.
   even = jnp.fft.irfft2(lax.complex(real * bank.even, imaginary * bank.even), s=(h, w))
   odd = jnp.fft.irfft2(lax.complex(imaginary * bank.odd, -real * bank.odd), s=(h, w))
   squared = even**2 + odd**2 + floor
   amplitude = jnp.sqrt(squared)
 
-  # The mean phase of all scales, and how far each scale follows it.
+  # The mean phase of all scales, and how closely each scale follows it.
   even_sum, odd_sum = even.sum(axis=2), odd.sum(axis=2)
   length = jnp.sqrt(even_sum**2 + odd_sum**2 + floor) + _EPSILON
   even_mean, odd_mean = (even_sum / length)[:, :, None], (odd_sum / length)[:, :, None]
@@ -142,7 +131,7 @@ def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
   across = jnp.abs(even * odd_mean - odd * even_mean)
   energy = (along - across).sum(axis=2)
 
-  # Noise: what white noise of the finest scale's median power would give.
+  # The threshold is for white noise, of the median power at the finest scale.
   power = _lower_median(squared[:, :, 0].reshape(*squared.shape[:2], -1)) / math.log(2)
   tau = jnp.sqrt(power * bank.noise_energy / 2 + 1e-12)
   spread = jnp.sqrt((2 - math.pi / 2) * tau**2 + 1e-12)
@@ -152,10 +141,10 @@ def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
 
 
 def _lower_median(values: Float[Array, "b o n"]) -> Float[Array, "b o"]:
-  """The lower of the two middle values; its gradient goes to the one element.
+  """Returns the lower of the two middle values; its gradient goes to that one element.
 
-  Floats >= 0 are ordered as their bits are: the answer's bits are found one by one, each
-  by counting. Sorting takes an order of magnitude longer.
+  Floats >= 0 are ordered as their bits are, so the answer's bits are found one by one, each by
+  counting. Sorting would take an order of magnitude longer.
   """
   rank = (values.shape[-1] - 1) // 2
   word, bits = (jnp.uint64, 64) if values.dtype == jnp.float64 else (jnp.uint32, 32)
@@ -174,23 +163,28 @@ def _lower_median(values: Float[Array, "b o n"]) -> Float[Array, "b o"]:
 class _FilterBank(NamedTuple):
   """Log-Gabor filters of one size, [orientation, scale, H, W // 2 + 1].
 
-  A filter f passes one side of the spectrum, and would give a complex image. Its even part
-  (f(k) + f(-k)) / 2 gives the real part, and its odd one the imaginary part, each by a
+  A filter f passes one side of the spectrum and gives a complex image. Its even half
+  (f(k) + f(-k)) / 2 gives the image's real part, and its odd half the imaginary part, each by a
   real transform.
+
+  Attributes:
+    even: The filters' even halves.
+    odd: The filters' odd halves.
+    noise_energy: For white noise, the energy of the summed scales over the power at the finest
+      scale, [orientation].
   """
 
   even: np.ndarray
   odd: np.ndarray
-  # Energy of the summed scales over power in the finest one, for white noise, [orientation].
   noise_energy: np.ndarray
 
 
 @functools.lru_cache(maxsize=16)
 def _filter_bank(h: int, w: int, dtype: str) -> _FilterBank:
-  """Computed in float64, once for each size."""
+  """Makes the filters of a size in float64, once."""
   x, y = np.meshgrid(_frequencies(w), _frequencies(h))
   radius = np.fft.ifftshift(np.hypot(x, y))
-  radius[0, 0] = 1  # the mean: its logarithm is not wanted, its filter is 0
+  radius[0, 0] = 1  # the image's mean, whose logarithm would be infinite and whose filter is 0
   x, y = np.meshgrid(*((np.arange(n) - n // 2) / n for n in (w, h)))
   theta = np.fft.ifftshift(np.arctan2(-y, x))
   x, y = np.meshgrid(_low_pass_frequencies(w), _low_pass_frequencies(h))
@@ -220,14 +214,15 @@ def _filter_bank(h: int, w: int, dtype: str) -> _FilterBank:
   parts = ((spectra + mirrored)[half] / 2, (spectra - mirrored)[half] / 2, noise_energy)
   parts = [part.astype(dtype) for part in parts]
   for part in parts:
-    part.flags.writeable = False  # it is shared
+    part.flags.writeable = False  # all calls share it
   return _FilterBank(*parts)
 
 
 def _frequencies(n: int) -> np.ndarray:
-  """Of the log-Gabor's radius: from -0.5, up to 0.5 if n is odd."""
+  """Returns frequencies for the log-Gabors' radius: from -0.5, up to 0.5 if n is odd."""
   return np.linspace(-0.5, 0.5, n, endpoint=n % 2 == 1)
 
 
 def _low_pass_frequencies(n: int) -> np.ndarray:
+  """Returns frequencies for the low-pass, which differ from the log-Gabors' where n is odd."""
   return np.arange(-(n - 1) / 2, n / 2) / (n - 1) if n % 2 else np.arange(-n / 2, n / 2) / n

@@ -6,43 +6,41 @@ from hvsjnd_jax.metrics._pairs import check_pair, to_planes
 from hvsjnd_jax.ops import filters
 from hvsjnd_jax.ops.types import Images, Scores
 
-# On the 0..255 scale, as in the paper.
-_STABILITY = 170
+_STABILITY = 170  # T, on the 0..255 scale
 
-GMSD_SMALLEST_PX = 6  # three pixels, Prewitt's window, after the 2x2 mean
+GMSD_SMALLEST_PX = 6  # Prewitt's window of three pixels, before the 2x2 mean
 
 
 def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12) -> Scores:
   """Gradient-magnitude similarity deviation; lower is better, 0 for equal images.
 
-  The standard deviation (n - 1) over pixels and channels of
+  The score is the standard deviation (n - 1) over pixels and channels of
 
     (2 g d + T) / (g² + d² + T)
 
-  where g and d are Prewitt gradient magnitudes sqrt(x² + y² + e) of the 2x2-averaged
-  images, with zeros around them, and T = 170 on the 0..255 scale. Of an odd side the last
-  row is left out.
+  where g and d are Prewitt gradient magnitudes sqrt(x² + y² + e) of the 2x2-averaged images, with
+  zeros around them, and T = 170 on the 0..255 scale. The last row of an odd side is left out.
 
-  At pixels that are exactly flat (JPEG's blocks, saturated skies) x and y are rounding
-  errors, and with the published e = 1e-12 the root turns them into gradients of full
-  size: there the metric's gradient is noise, in every implementation. To train against
-  it, pass `gradient_floor=1`: flat pixels stay quiet, and the score moves by some per cent
-  (0.0574 to 0.0554 for a JPEG photograph).
+  Where an image is exactly flat (JPEG's blocks, saturated skies), x and y are rounding errors, and
+  with the published e = 1e-12 the root turns them into gradients of full size: there the metric's
+  gradient is noise, in every implementation. To train against it, pass `gradient_floor=1`: flat
+  pixels stay quiet, and the score changes by a few per cent (0.0574 to 0.0554 for a JPEG
+  photograph).
 
   Args:
-    distorted: Images in [0, 1], sides of at least 6 pixels.
-    reference: Same shape.
+    distorted: Images in [0, 1], [B, H, W, C], with sides of at least 6 pixels.
+    reference: Originals, same shape.
     gradient_floor: e, on the 0..255 scale.
 
   Returns:
     Scores in [0, 0.6], [B].
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`.
+    TypeError, ValueError: As `psnr`.
 
-  Source: Xue et al., "Gradient magnitude similarity deviation", 2014. Deviation, as in
-  the published JND code: on R, G and B together, not on luma; n - 1, not n. For the paper's
-  own, pass luma, [B, H, W, 1].
+  Source: Xue et al., "Gradient magnitude similarity deviation", 2014. Deviation, as in the
+  published JND code: the score is of R, G and B together, not of luma, and divides by n - 1, not
+  n. For the paper's version, pass luma, [B, H, W, 1].
 
   Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
@@ -60,8 +58,8 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
     for images in (distorted, reference)
   )
   stability = _STABILITY / 255**2
-  # One minus the ratio, of the same deviation: exactly 0 for equal images.
+  # One minus the ratio has the same deviation, and is exactly 0 for equal images.
   difference = (d - r) ** 2 / (d**2 + r**2 + stability)
   deviation = jnp.var(difference.reshape(len(distorted), -1), axis=-1, ddof=1)
-  # Equal images: the root's gradient at 0 is infinite; the score's own minimum is there.
+  # At equal images the score has its minimum, and the root's own gradient is infinite.
   return jnp.where(deviation > 0, jnp.sqrt(jnp.where(deviation > 0, deviation, 1)), 0)

@@ -11,21 +11,23 @@ from hvsjnd_jax.ops.types import Images, Scores
 def psnr(distorted: Images, reference: Images) -> Scores:
   """Peak signal-to-noise ratio in dB; higher is better, 100 for equal images.
 
-  -10 · log10(MSE), the mean over all pixels and channels, of values as they are: nothing
-  is rounded to 8 bits.
+    -10 log10(MSE)
+
+  with the mean over all pixels and channels. Values are not rounded to 8 bits.
 
   Args:
-    distorted: Images in [0, 1]; for one channel pass `[..., c : c + 1]`.
-    reference: Same shape.
+    distorted: Images in [0, 1], [B, H, W, C]; for one channel pass `[..., c : c + 1]`.
+    reference: Originals, same shape.
 
   Returns:
-    PSNR of each image in dB, [B].
+    PSNR of each image, [B].
 
   Raises:
-    TypeError, ValueError: As every metric here, if the two are no float arrays of one
-      shape [B, H, W, C].
+    TypeError: If an image is neither float32 nor float64.
+    ValueError: If the two differ in shape or are not [B, H, W, C], if a side is too short, or
+      if values are outside [0, 1], such as 0..255.
 
-  Source: 100 for equal images is the published code's convention.
+  The 100 dB of equal images are the published JND code's convention.
 
   Examples:
     >>> image = jnp.full((1, 8, 8, 3), 0.5)
@@ -37,5 +39,5 @@ def psnr(distorted: Images, reference: Images) -> Scores:
 
 
 def to_decibels(error: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-  """The PSNR of a mean squared error of values in [0, 1]; 100 for none."""
+  """Converts a mean squared error of values in [0, 1] to PSNR; 0 becomes 100 dB."""
   return jnp.where(error > 0, -10 * jnp.log10(jnp.where(error > 0, error, 1)), 100)

@@ -20,7 +20,7 @@ _C2 = 0.03**2
 
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
-# Below it a scale's score counts as this: the power's gradient stays finite.
+# Scores of a scale below it count as this, so that the power's gradient stays finite.
 _MS_FLOOR = 1e-6
 
 SSIM_SMALLEST_PX = _WINDOW_PX
@@ -31,30 +31,30 @@ MS_SSIM_SMALLEST_PX = (_WINDOW_PX - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
 def ssim(distorted: Images, reference: Images) -> Scores:
   """Structural similarity; higher is better, 1 for equal images.
 
-  The mean of l · c over pixels and channels, where
+  The score is the mean of l · c over pixels and channels, where
 
     l = (2 m_d m_r + C1) / (m_d² + m_r² + C1)
     c = max(0, (2 s_dr + C2) / (s_d² + s_r² + C2))
 
-  with means, variances and covariance under a Gaussian window of 11x11 pixels and sigma
-  1.5, inside the image only, C1 = 0.01², C2 = 0.03².
+  with means m, variances s² and covariance s_dr under a Gaussian window of 11x11 pixels and sigma
+  1.5, which stays inside the image; C1 = 0.01², C2 = 0.03².
 
   Args:
-    distorted: Images in [0, 1], sides of at least 11 pixels.
-    reference: Same shape.
+    distorted: Images in [0, 1], [B, H, W, C], with sides of at least 11 pixels.
+    reference: Originals, same shape.
 
   Returns:
-    Scores in [0, 1], [B]. In float32 good to some 1e-5: variances are differences of
-    squares.
+    Scores in [0, 1], [B]. In float32 they are good to about 1e-5, since variances are differences
+    of squares.
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`.
+    TypeError, ValueError: As `psnr`.
 
   Source: Wang et al., "Image quality assessment: from error visibility to structural
-  similarity", 2004. Deviations, as in the published JND code: on R, G and B, not on luma
-  (for luma, pass it as [B, H, W, 1]); c is cut at 0. Images keep their size:
-  implementations that first shrink them to about 256 pixels, as the authors advise, give
-  other figures from 384 pixels on.
+  similarity", 2004. Deviations, as in the published JND code: the score is of R, G and B, not of
+  luma (for luma, pass it as [B, H, W, 1]), and c is clipped at 0. Images are not downsampled:
+  implementations that first do so to about 256 pixels, as the authors advise, give other scores
+  from 384 pixels on.
 
   Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
@@ -70,31 +70,31 @@ def ssim(distorted: Images, reference: Images) -> Scores:
 def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "wang2003") -> Scores:
   """Multi-scale structural similarity; higher is better, 1 for equal images.
 
-  With c_i and l_i as in `ssim`, averaged over the pixels of scale i, each scale half the
-  size of the one before, and w = .0448 .2856 .3001 .2363 .1333:
+  With c_i and l_i as in `ssim`, averaged over the pixels of scale i, where each scale has half
+  the size of the one before, and weights w = .0448 .2856 .3001 .2363 .1333, the score is
 
-    "wang2003"   prod_{i<5} c_i^{w_i} · (l c)_5^{w_5}, of each channel, then their mean;
-    "reference"  prod_{i<5} (c_i^{w_i} · (l c)_5^{w_5}): what the published JND code
-                 computes. The last scale stands inside the product and so counts with
-                 4 w_5; c is cut at 0 at every pixel; and the channels' mean is taken at
+    "wang2003"   prod_{i<5} c_i^{w_i} · (l c)_5^{w_5} of each channel, averaged;
+    "reference"  prod_{i<5} (c_i^{w_i} · (l c)_5^{w_5}), as the published JND code computes
+                 it: the last scale stands inside the product, so that it counts with
+                 4 w_5; c is clipped at 0 at every pixel; and channels are averaged at
                  each scale.
 
   A scale whose mean is below 1e-6 counts as 1e-6, so that gradients are finite.
 
   Args:
-    distorted: Images in [0, 1], sides of at least 161 pixels.
-    reference: Same shape.
-    variant: The formula.
+    distorted: Images in [0, 1], [B, H, W, C], with sides of at least 161 pixels.
+    reference: Originals, same shape.
+    variant: Which formula to use.
 
   Returns:
     Scores in [0, 1], [B].
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`; ValueError for an unknown variant.
+    TypeError, ValueError: As `psnr`; ValueError also for an unknown variant.
 
-  Source: Wang et al., "Multiscale structural similarity for image quality assessment",
-  2003. Deviation, as in the published JND code: on R, G and B, not on luma, and the 2x2
-  mean counts a row of zeros on both ends of an odd side.
+  Source: Wang et al., "Multiscale structural similarity for image quality assessment", 2003.
+  Deviation, as in the published JND code: the score is of R, G and B, not of luma, and the 2x2
+  mean includes a row of zeros at both ends of an odd side.
 
   Examples:
     >>> image = jnp.full((1, 168, 168, 3), 0.5)
@@ -126,9 +126,9 @@ def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "w
 
 
 def _terms(distorted: Planes, reference: Planes) -> tuple[Planes, Planes]:
-  """Luminance and contrast-structure maps of SSIM, [B·C, H - 10, W - 10]."""
+  """Returns SSIM's maps of luminance and of contrast and structure, [B·C, H - 10, W - 10]."""
   squares = distorted**2 + reference**2
-  # One blur of four maps: a fourth of the program to compile.
+  # One blur of four maps is a quarter of the program to compile.
   maps = jnp.concatenate([distorted, reference, squares, distorted * reference])
   maps = filters.smooth_valid(maps, _GAUSSIAN)
   mean_d, mean_r, squares, product = jnp.split(maps, 4)

@@ -1,12 +1,11 @@
 """Small filters: Gaussian and box windows, gradients, local variance, pooling.
 
 Planes are float, [n, h, w]: one channel of each image. Filters are sums of shifted slices, which
-XLA fuses into one pass: convolutions of one channel are slow on a CPU, and round on some
-accelerators.
+XLA fuses into one pass. Convolutions of one channel would be slow on a CPU, and some accelerators
+would round their products.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -25,7 +24,7 @@ Kernel = tuple[Taps, ...]  # the rows of a filter along both
 # What lies past an edge: black, or the image mirrored, the outermost pixel repeated.
 Border = Literal["zero", "symmetric"]
 
-# Across a gradient.
+# The weights of three pixels across a gradient.
 PREWITT: Taps = (1, 1, 1)
 SOBEL: Taps = (1, 2, 1)
 SCHARR: Taps = (3, 10, 3)
@@ -52,21 +51,21 @@ def pad(arrays: Array, radius_px: int, border: Border) -> Array:
   return jnp.pad(arrays, [(0, 0), margin, margin, *others], mode=mode)
 
 
-def smooth(planes: Planes, taps: Taps, *, border: Border = "symmetric") -> Planes:
-  """Filters along both axes with the same odd number of taps; the size stays."""
-  return smooth_valid(pad(planes, len(taps) // 2, border), taps)
+def smooth(planes: Planes, taps: Taps) -> Planes:
+  """Filters along both axes with an odd number of taps, mirrored past the edges."""
+  return smooth_valid(pad(planes, len(taps) // 2, "symmetric"), taps)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def smooth_valid(planes: Planes, taps: Taps) -> Planes:
-  """Filters along both axes where all taps lie inside; sides lose `len(taps) - 1` pixels.
-
-  The transpose is the same filter, reversed, of the padded cotangent. The one that JAX would
-  derive, a sum of padded slices, takes several times as long to run and to compile.
-  """
+def _smooth_valid(planes: Planes, taps: Taps) -> Planes:
+  """Filters along both axes where all taps lie inside; sides lose `len(taps) - 1` pixels."""
   h, w = (side - len(taps) + 1 for side in planes.shape[1:])
   rows = functools.reduce(jnp.add, (tap * planes[:, i : i + h] for i, tap in enumerate(taps)))
   return functools.reduce(jnp.add, (tap * rows[:, :, i : i + w] for i, tap in enumerate(taps)))
+
+
+# The transpose is the same filter, reversed, of the padded cotangent. The one that JAX would
+# derive, a sum of padded slices, takes several times as long to run and to compile.
+smooth_valid = jax.custom_vjp(_smooth_valid, nondiff_argnums=(1,))
 
 
 def _smooth_forward(planes: Planes, taps: Taps) -> tuple[Planes, None]:
@@ -81,7 +80,7 @@ smooth_valid.defvjp(_smooth_forward, _smooth_backward)
 
 
 def correlate(planes: Planes, kernel: Kernel, *, border: Border = "symmetric") -> Planes:
-  """Filters with a square kernel that is no product of taps; the size stays."""
+  """Filters with a square kernel that is not a product of taps."""
   _, h, w = planes.shape
   padded = pad(planes, len(kernel) // 2, border)
   return functools.reduce(
@@ -149,22 +148,6 @@ def local_variance(planes: Planes, radius_px: int) -> Planes:
   _, between = moments(row_means, 1)
   within, _ = moments(row_variances, 1)
   return within + between
-
-
-def local_range(planes: Planes, radius_px: int) -> Planes:
-  """Returns the greatest difference between two pixels of a square window around each one."""
-
-  def reduce(function: Callable[[Array, Array], Array]) -> Planes:
-    reached = pad(planes, radius_px, "symmetric")  # adds no value that is not in the window
-    for axis in (1, 2):
-      length = planes.shape[axis]
-      reached = functools.reduce(
-        function,
-        (lax.slice_in_dim(reached, i, i + length, axis=axis) for i in range(2 * radius_px + 1)),
-      )
-    return reached
-
-  return reduce(jnp.maximum) - reduce(jnp.minimum)
 
 
 def mean_pool(planes: Planes, size: int = 2, *, pad_odd: bool = False) -> Planes:

@@ -1,4 +1,4 @@
-"""Pictures of what the method sees: colour maps and the side-by-side sheet.
+"""Colour maps, and sheets of pictures side by side.
 
 Inputs are float arrays in [0, 1], [H, W, 3] or [H, W]; outputs are uint8 RGB.
 """
@@ -11,20 +11,16 @@ from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.ops.types import Pixels
 
 _PANEL_PX = 560  # a panel's longer side
-
 _CAPTION_PX = 34
-
 _MARGIN_PX = 12
-
 _FONT_PX = 18
 
 _PAPER = (255, 255, 255)
-
 _INK = (20, 20, 20)
 
 
 def jet(values: Float[np.ndarray, "h w"]) -> Pixels:
-  """Colours values from blue over green to red, as the published code draws attention.
+  """Colours values from blue through green to red, as the published code draws attention.
 
   Args:
     values: A map in [0, 1].
@@ -41,13 +37,13 @@ def jet(values: Float[np.ndarray, "h w"]) -> Pixels:
 
 
 def visible_jnd(jnd: Float[np.ndarray, "h w 3"]) -> tuple[Pixels, float]:
-  """Brightens a JND map until it can be seen.
+  """Brightens a JND map until it is visible.
 
   Args:
-    jnd: The map; its values are a few thousandths.
+    jnd: The map, whose values are a few thousandths.
 
   Returns:
-    The map as a picture, and the value drawn as full intensity: the 99.5th percentile.
+    The map as a picture, and the value that is drawn as white: the 99.5th percentile.
 
   Examples:
     >>> picture, white = visible_jnd(np.full((8, 8, 3), 0.01))
@@ -66,14 +62,14 @@ def analysis_sheet(
   distorted: Float[np.ndarray, "h w 3"],
   note: str,
 ) -> Pixels:
-  """The sheet of one image: itself, its attention, its JND map, and its distorted copy.
+  """Draws an image, its attention, its JND map and its distorted copy.
 
   Args:
     pixels: The image, uint8.
     attention: The attention prior.
-    jnd: The map.
-    distorted: The image with the noise added.
-    note: Of the distorted copy, such as lmbda and PSNR.
+    jnd: The JND map.
+    distorted: The image with noise added.
+    note: What the distorted copy's caption says of it, such as lmbda and PSNR.
 
   Returns:
     The sheet, [rows, columns, 3].
@@ -101,10 +97,10 @@ def sheet(
   """Lays captioned panels side by side.
 
   Args:
-    panels: Caption and picture of each.
-    columns: How many stand in a row.
-    panel_px: The longer side of each; large pictures are reduced to it, small ones enlarged
-      a whole number of times, so as not to exceed it.
+    panels: The caption and the picture of each panel.
+    columns: The number of panels in a row.
+    panel_px: The longer side of a panel. Larger pictures are reduced to it; smaller ones are
+      enlarged a whole number of times, so as not to exceed it.
 
   Returns:
     The sheet, [rows, columns, 3].

@@ -5,6 +5,7 @@ outermost pixel.
 """
 
 import itertools
+import math
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -104,18 +105,16 @@ def liu(luma: Luma) -> Luma:
   return add(adaptation(background(luma)), masking)
 
 
-def differences(shape: tuple[int, int]) -> sparse.csr_array:
-  """The matrix of forward differences, down and to the right, 0 at the end of a side."""
-
-  def along(n: int) -> sparse.coo_array:
-    matrix = sparse.diags_array([-np.ones(n), np.ones(n - 1)], offsets=[0, 1]).tolil()
-    matrix[n - 1] = 0
-    return matrix.tocoo()
-
-  h, w = shape
-  down = sparse.kron(along(h), sparse.eye_array(w))
-  right = sparse.kron(sparse.eye_array(h), along(w))
-  return sparse.vstack([down, right]).tocsr()
+def differences(shape: tuple[int, ...]) -> sparse.csr_array:
+  """The matrix of forward differences, down and then to the right, 0 at the end of a side."""
+  n = math.prod(shape)
+  index = np.arange(n).reshape(shape)
+  before = np.concatenate([index[:-1].ravel(), index[:, :-1].ravel()])
+  after = np.concatenate([index[1:].ravel(), index[:, 1:].ravel()])
+  rows = np.concatenate([index[:-1].ravel(), n + index[:, :-1].ravel()])
+  values = np.repeat([1.0, -1.0], len(rows))
+  places = np.tile(rows, 2), np.concatenate([after, before])
+  return sparse.csr_array((values, places), shape=(2 * n, n))
 
 
 def find_structure(
@@ -127,7 +126,7 @@ def find_structure(
   """
   d = differences(luma.shape)
   x = data = luma.ravel()
-  y = np.zeros(d.shape[0])
+  y = np.zeros(2 * luma.size)
   tau, sigma = ratio / np.sqrt(8), 1 / ratio / np.sqrt(8)
   for _ in range(steps):
     gap = x - tau * (d.T @ y) - data

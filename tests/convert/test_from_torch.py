@@ -15,11 +15,10 @@ from flax import nnx
 
 import hvsjnd_jax
 from convert.from_torch import main
-from convert.keymap import BACKBONES, PARAMETERS, convert, relayout
+from convert.keymap import PARAMETERS
 from hvsjnd_jax import weights
 from hvsjnd_jax.metrics import psnr
 from hvsjnd_jax.model.jnd_model import JNDModel
-from tests.support.golden_backbones import draw
 from tests.support.golden_weights import draw_state
 
 torch = pytest.importorskip("torch")
@@ -328,73 +327,6 @@ def test_converted_checkpoint_does_what_the_published_code_did(job: Job):
     np.testing.assert_allclose(got, golden["psnr"], rtol=0, atol=PSNR_DB)
 
 
-def draw_backbone(network: str) -> dict[str, Any]:
-  """A checkpoint as torchvision's or the authors': with what is not needed."""
-  state = draw(network, 0)
-  if network == "vgg16":
-    for i, shape in ((0, (4096, 25088)), (3, (4096, 4096)), (6, (1000, 4096))):
-      # One row of each: they are large.
-      state[f"classifier.{i}.weight"] = np.zeros((1, shape[1]), np.float32)
-      state[f"classifier.{i}.bias"] = np.zeros(1, np.float32)
-  return {key: torch.from_numpy(array) for key, array in state.items()}
-
-
-def convert_backbone(network: str, state: Any, folder: Path) -> int:
-  torch.save(state, folder / "w.pth")
-  option = f"--{network}"
-  return main([option, str(folder / "w.pth"), "--out", str(folder / "out")])
-
-
-COUNTS = {"vgg16": 14_714_688, "classifier": 21_304_261}
-
-
-@pytest.mark.parametrize("network", BACKBONES)
-@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
-def test_backbone_loads_as_it_was_drawn(
-  network: str,
-  nested: bool,
-  tmp_path: Path,
-  request: pytest.FixtureRequest,
-  capsys: pytest.CaptureFixture[str],
-):
-  state = draw_backbone(network)
-  if nested:
-    state = {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}
-  assert convert_backbone(network, state, tmp_path) == 0
-  folder = tmp_path / "out"
-  assert capsys.readouterr() == (f"{folder}: {COUNTS[network]:,} parameters written\n", "")
-  loaded = weights.load_vgg16(folder) if network == "vgg16" else weights.load_classifier(folder)
-  want = nnx.state(request.getfixturevalue(network))
-  jax.tree.map(np.testing.assert_array_equal, nnx.state(loaded), want)
-  manifest = weights.read_backbone_manifest(network, folder)
-  assert manifest["parameters"] == {network: COUNTS[network]}
-  assert manifest["sources"][0]["network"] == network
-  assert "defaults" not in manifest
-
-
-def test_every_fault_of_a_backbone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-  state = draw_backbone("classifier") | {
-    "fc.weight": torch.zeros(1000, 512),
-    "fc.scale": torch.zeros(5),
-    "layer2.0.downsample.0.bias": torch.zeros(128),
-    "layer2.1.downsample.1.num_batches_tracked": torch.tensor(1),
-    "layer4.2.bn2.running_var": torch.full((512,), torch.nan),
-  }
-  del state["layer3.5.conv2.weight"]
-  assert convert_backbone("classifier", state, tmp_path) == 2
-  file = tmp_path / "w.pth"
-  assert capsys.readouterr().err.splitlines() == [
-    "convert: nothing written:",
-    f"  {file}: unknown key: fc.scale",
-    f"  {file}: unknown key: layer2.0.downsample.0.bias",
-    f"  {file}: unknown key: layer2.1.downsample.1.num_batches_tracked",
-    f"  {file}: missing key: layer3.5.conv2.weight",
-    f"  {file}: layer4.2.bn2.running_var: holds values that are not finite",
-    f"  {file}: fc.weight: expected shape (5, 512), got (1000, 512)",
-  ]
-  assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
   "networks", [(), ("hvs-sd",), ("vgg16", "classifier"), ("hvs-sd", "generator", "vgg16")], ids=str
 )
@@ -407,32 +339,3 @@ def test_one_folder_holds_one_kind_of_weights(
   assert caught.value.code == 2
   message = "give --hvs-sd and --generator, or --vgg16, or --classifier"
   assert message in capsys.readouterr().err
-
-
-def test_layout_of_every_kind_of_parameter():
-  conv = np.arange(2 * 3 * 5 * 7, dtype=np.float32).reshape(2, 3, 5, 7)  # OIHW
-  converted = relayout(conv, "conv1.kernel")
-  assert converted.shape == (5, 7, 3, 2)
-  assert converted.flags.c_contiguous
-  assert converted[4, 6, 2, 1] == conv[1, 2, 4, 6]
-  assert converted[0, 1, 2, 0] == conv[0, 2, 0, 1]
-  gamma = np.arange(6, dtype=np.float32).reshape(2, 3)
-  np.testing.assert_array_equal(relayout(gamma, "gdn1.gamma"), gamma)
-  np.testing.assert_array_equal(relayout(gamma, "fc.kernel"), gamma.T)
-  per_channel = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
-  np.testing.assert_array_equal(relayout(per_channel, "f1.h"), [0, 1, 2, 3])
-
-
-@pytest.mark.parametrize("network", BACKBONES)
-def test_every_parameter_of_a_backbone_has_a_place_of_its_own(network: str):
-  paths = [path for path, _ in BACKBONES[network].values()]
-  assert len(set(paths)) == len(paths)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_parameter_has_a_place_of_its_own(network: str):
-  state = {key: value.numpy() for key, value in draw_torch(network).items()}
-  arrays, faults = convert(network, state)
-  assert not faults
-  assert len(arrays) == len(state)
-  assert sum(array.size for array in arrays.values()) == sum(a.size for a in state.values())

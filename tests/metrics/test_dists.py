@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hvsjnd_jax.metrics.backbones import VGG16
-from hvsjnd_jax.metrics.dists import _load_weights, dists
+from hvsjnd_jax.metrics.dists import dists, load_weights
 from tests.support.golden_backbones import build
 from tests.support.golden_pairs import PAIRS, read_pair, to_images
 
@@ -72,7 +72,7 @@ def test_golden(name: str):
 @pytest.mark.usefixtures("x64")
 def test_it_is_the_formula_in_the_docstring(vgg16: VGG16, pair: Pair):
   d, r = (np.asarray(images, np.float64) for images in pair)
-  weights = _load_weights()
+  weights = load_weights()
   assert sum(a.sum() + b.sum() for a, b in weights) == pytest.approx(1, abs=1e-12)
   similarity = np.zeros(2)
   for (alpha, beta), x, y in zip(
