@@ -33,7 +33,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from hvsjnd_jax.cli.command import run_command
+from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.cli.train_progress import TrainProgress
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -100,15 +100,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m hvsjnd_jax.train",
-    usage="%(prog)s [export | aot] [options] [--config.name=value ...]",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser("train", __doc__)
+  parser.usage = "%(prog)s [export | aot] [options] [--config.name=value ...]"
   parser.add_argument(
     "action",
     nargs="?",
