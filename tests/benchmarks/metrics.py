@@ -169,7 +169,7 @@ def _import_piq(vgg16: VGG16) -> types.ModuleType:
     network.features = nn.Sequential(*layers)
     return network
 
-  def load_weights(*_: object, **__: object) -> dict[str, torch.Tensor]:
+  def load_state(*_: object, **__: object) -> dict[str, torch.Tensor]:
     alphas, betas = zip(*load_weights(), strict=True)
     stages = {"alpha": alphas, "beta": betas}
     return {
@@ -183,7 +183,7 @@ def _import_piq(vgg16: VGG16) -> types.ModuleType:
   vars(models).update(vgg16=build_vgg16, vgg19=build_vgg16, inception=inception)
   vars(torchvision).update(models=models)
   sys.modules |= {"torchvision": torchvision, "torchvision.models": models}
-  torch.hub.load_state_dict_from_url = load_weights
+  torch.hub.load_state_dict_from_url = load_state
   return importlib.import_module("piq")
 
 
