@@ -9,9 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair
+from hvsjnd_jax.metrics._pairs import check_pair
 from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix
 from hvsjnd_jax.ops.malta import DENSE, SPARSE, malta
+from hvsjnd_jax.ops.types import Images, Scores
 
 Map = Float[Array, "b h w"]
 Channels = Float[Array, "3 b h w"]
@@ -86,7 +87,7 @@ def butteraugli(
     is 0.
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`; ValueError for another number of
+    TypeError, ValueError: See `_pairs.check_pair`; ValueError for another number of
       channels than 3, and an unknown norm or version.
 
   Source: Alakuijala et al., "Guetzli: Perceptually guided JPEG encoder", 2017, arXiv

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from hvsjnd_jax.metrics.pairs import Images, Scores, check_pair
+from hvsjnd_jax.metrics._pairs import check_pair
 from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix
+from hvsjnd_jax.ops.types import Images, Scores
 
 SSIMULACRA2_SMALLEST_PX = 8
 
@@ -179,7 +180,7 @@ def ssimulacra2_distance(
     Sums >= 0, but for rounding, [B]. The gradient is 0 at equal images, and finite.
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`; ValueError for a number of channels other
+    TypeError, ValueError: See `_pairs.check_pair`; ValueError for a number of channels other
       than 3 and for an unknown border.
 
   Source: Cloudinary's program ssimulacra2, version 2.1, written from a description of its

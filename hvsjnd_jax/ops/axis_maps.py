@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
@@ -98,7 +99,7 @@ def _apply(arrays: Array, *, map: AxisMap, axis: int) -> Array:
 
 def _abstract(arrays: Any, *, map: AxisMap, axis: int) -> Any:
   shape = (*arrays.shape[:axis], len(map.matrix), *arrays.shape[axis + 1 :])
-  return jax.core.ShapedArray(shape, arrays.dtype)
+  return ShapedArray(shape, arrays.dtype)
 
 
 def _transpose(cotangent: Any, arrays: Any, *, map: AxisMap, axis: int) -> list[Any]:

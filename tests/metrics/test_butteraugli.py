@@ -1,6 +1,6 @@
 """Butteraugli: the programs' numbers, the gradients of its twin, and what must hold besides.
 
-The golden files: see tests/data/README.md. The twin is a float64 program that agrees with
+The golden files: see tests/goldens/README.md. The twin is a float64 program that agrees with
 libjxl's to 1e-5, a flat grey pair to 5e-5.
 """
 
@@ -18,7 +18,7 @@ from hvsjnd_jax.metrics import butteraugli as module
 from hvsjnd_jax.metrics.butteraugli import Norm, butteraugli, butteraugli_map, pool
 from hvsjnd_jax.ops.malta import DENSE, SPARSE, Lines, malta
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "goldens"
 NORMS: tuple[Norm, ...] = ("3-norm", "max", 12)
 
 # Against the twin, the same formulas in float64, in another order.

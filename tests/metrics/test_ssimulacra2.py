@@ -39,7 +39,7 @@ ORDER = 1e-11
 # One float32 computation compiled in two ways, in points.
 COMPILED = 1e-4
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "goldens"
 IMAGES, SCORES, GRADS = (
   dict(np.load(DATA / f"vision_{name}.npz")) for name in ("images", "scores", "grads")
 )
