@@ -63,7 +63,8 @@ def test_printed_lines_run_without_the_package(
   images = np.random.default_rng(0).random((2, 19, 26, 3), np.float32)
   np.save("images.npy", images)
   run_alone(lines, folder)
-  wanted = np.asarray(hvsjnd_jax.estimate(hvsjnd_jax.load(), images, **chosen))
+  asked: dict[str, Any] = {"resolution": resolution, "attention_layer": attention}
+  wanted = np.asarray(hvsjnd_jax.estimate(hvsjnd_jax.load(), images, **asked))
   with np.load("jnd.npz") as maps:
     tolerance = FOLDED * wanted.max()
     np.testing.assert_allclose(maps["both"], wanted, rtol=0, atol=tolerance)
