@@ -50,8 +50,8 @@ def fsim(
   image has any (both are flat), all pixels weigh the same. FSIM does not see a difference between
   two flat grays, which have no features.
 
-  The root in every magnitude, sqrt(x² + y² + e), makes the gradient rounding noise at pixels that
-  are exactly flat, in every implementation; to train, pass `gradient_floor=1`.
+  The root in every magnitude, sqrt(x² + y² + e), amplifies the least noise in flat areas, as in
+  `gmsd`; to train, pass `gradient_floor=1`.
 
   Args:
     distorted: Images in [0, 1], [B, H, W, 3], or [B, H, W, 1] without `chroma`, with sides of at
