@@ -35,7 +35,8 @@ WRONG = {
   "metric without its network": (
     ("--path", "photos", "--metrics", "psnr,dists"),
     "--metrics dists: .*vgg16-397923af.pth .*https://download.pytorch.org.*"
-    "in a clone of the repository: python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR; then add --vgg16 DIR",
+    "in a clone of the repository: python -m convert.from_torch --vgg16 vgg16-397923af.pth "
+    "--out DIR; then add --vgg16 DIR",
   ),
   "no such network": (
     ("--path", "photos", "--metrics", "dists", "--vgg16", "nowhere"),
