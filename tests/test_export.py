@@ -52,7 +52,6 @@ numpy.savez("jnd.npz", both=jnd, one=estimate(images[:1]))
 def test_printed_lines_run_without_the_package(
   folder: Path, capsys: pytest.CaptureFixture[str], resolution: str | None, attention: str | None
 ):
-  chosen: dict[str, Any] = {"resolution": resolution, "attention": attention}
   options = [] if resolution is None else [f"--resolution={resolution}"]
   options += [] if attention is None else [f"--attention-layer={attention}"]
   assert main([*SIZE, "--out", "jnd.bin", *options]) == 0
