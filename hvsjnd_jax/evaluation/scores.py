@@ -71,7 +71,8 @@ def measure(
 ) -> ImageScores:
   """Scores one image: all four of PSNR, and the metrics asked for.
 
-  PSNR is computed on the host, the others by JAX, which compiles them for each size anew.
+  PSNR is computed on the host, the others by JAX, which compiles them for each size anew: one
+  function after the other, so that no more memory is needed than `bytes_per_pixel` tells.
 
   Args:
     distorted: Image in [0, 1], [H, W, 3], float32.
@@ -86,11 +87,26 @@ def measure(
   psnrs = to_decibels(np.append(errors, errors.mean()))
   measured: ImageScores = dict(zip(ALL_PSNR, map(float, psnrs), strict=True))
   side = min(reference.shape[:2])
-  fitting = tuple(name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side)
-  if fitting:
-    scores = _score(distorted[None], reference[None], backbones, metrics=fitting)
+  fitting = [name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side]
+  for group in _group_by_function(fitting):
+    scores = _score(distorted[None], reference[None], backbones, metrics=group)
     measured |= {name: float(score[0]) for name, score in scores.items()}
   return dict.fromkeys(metrics) | measured
+
+
+def bytes_per_pixel(metrics: Sequence[str]) -> int:
+  """Returns the memory that `measure` needs for each pixel, besides the images."""
+  return max(METRICS[name].bytes_per_pixel for name in metrics)
+
+
+def _group_by_function(metrics: Sequence[str]) -> list[tuple[str, ...]]:
+  """Groups the variants of one function, whose common part is then computed once."""
+  groups: dict[object, list[str]] = {}
+  for name in metrics:
+    function = METRICS[name].function
+    whole = function.func if isinstance(function, functools.partial) else function
+    groups.setdefault(whole, []).append(name)
+  return [tuple(names) for names in groups.values()]
 
 
 def measure_errors(distorted: Image, reference: Image) -> Float[np.ndarray, "3"]:
