@@ -91,6 +91,5 @@ def test_shared_signs_have_a_loophole_and_own_signs_have_none():
     assert uniform is not None
     return 1 - board / uniform
 
-  print(gain("channels"), gain("channels_own"))
-  assert gain("channels") > 0.1
-  assert gain("channels_own") < 0.05
+  assert gain("channels") > 0.1  # 0.164 was measured
+  assert abs(gain("channels_own")) < 0.05  # 0.017
