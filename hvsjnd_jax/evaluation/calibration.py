@@ -10,7 +10,7 @@ import numpy as np
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.estimators import Estimator
-from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable
+from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable, group_metrics
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
@@ -51,14 +51,6 @@ THRESHOLDS = {
     "cvvdp_fhd", 9, "ColorVideoVDP, Full HD: 9 JOD", "3 of 4 prefer the original"
   ),
 }
-
-# Metrics that are measured together, as they cost no more than one.
-_TOGETHER = (
-  ("butteraugli_3norm", "butteraugli_max"),
-  ("ssimulacra2",),
-  ("cvvdp",),
-  ("cvvdp_fhd",),
-)
 
 _QUARTILES = {"q1": 25, "median": 50, "q3": 75}
 
@@ -114,13 +106,14 @@ def find_thresholds(
     As `find_lmbda`, by the threshold's name.
   """
   score_once = functools.cache(score)
-  metrics_with = {name: group for group in _TOGETHER for name in group}
+  metrics = dict.fromkeys(threshold.metric for threshold in thresholds.values())
+  group_of = {name: group for group in group_metrics(metrics) for name in group}
 
   def find(threshold: Threshold) -> float | None:
     name = threshold.metric
 
     def measure(lmbda: float) -> float:
-      value = score_once(lmbda, metrics_with[name])[name]
+      value = score_once(lmbda, group_of[name])[name]
       assert value is not None, f"{name} accepts every image that the commands accept"
       return value
 

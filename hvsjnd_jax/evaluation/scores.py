@@ -5,7 +5,7 @@ psnr_g and psnr_b of the channels.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -32,6 +32,9 @@ Backbones = dict[str, VGG16]
 CHANNEL_PSNR = ("psnr_r", "psnr_g", "psnr_b")
 
 ALL_PSNR = (*CHANNEL_PSNR, "psnr")
+
+# Two norms of one map of differences.
+_OF_ONE_MAP = ("butteraugli_3norm", "butteraugli_max")
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -71,8 +74,8 @@ def measure(
 ) -> ImageScores:
   """Scores one image: all four of PSNR, and the metrics asked for.
 
-  PSNR is computed on the host, the others by JAX, which compiles them for each size anew: one
-  function after the other, so that no more memory is needed than `bytes_per_pixel` tells.
+  PSNR is computed on the host, the others by JAX, which compiles them for each size anew,
+  and one after the other, so that they never need more memory than `bytes_per_pixel` tells.
 
   Args:
     distorted: Image in [0, 1], [H, W, 3], float32.
@@ -88,7 +91,7 @@ def measure(
   measured: ImageScores = dict(zip(ALL_PSNR, map(float, psnrs), strict=True))
   side = min(reference.shape[:2])
   fitting = [name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side]
-  for group in _group_by_function(fitting):
+  for group in group_metrics(fitting):
     scores = _score(distorted[None], reference[None], backbones, metrics=group)
     measured |= {name: float(score[0]) for name, score in scores.items()}
   return dict.fromkeys(metrics) | measured
@@ -99,13 +102,11 @@ def bytes_per_pixel(metrics: Sequence[str]) -> int:
   return max(METRICS[name].bytes_per_pixel for name in metrics)
 
 
-def _group_by_function(metrics: Sequence[str]) -> list[tuple[str, ...]]:
-  """Groups the variants of one function, whose common part is then computed once."""
-  groups: dict[object, list[str]] = {}
+def group_metrics(metrics: Iterable[str]) -> list[tuple[str, ...]]:
+  """Groups metrics: those of one group cost hardly more than one of them."""
+  groups: dict[str, list[str]] = {}
   for name in metrics:
-    function = METRICS[name].function
-    whole = function.func if isinstance(function, functools.partial) else function
-    groups.setdefault(whole, []).append(name)
+    groups.setdefault("butteraugli" if name in _OF_ONE_MAP else name, []).append(name)
   return [tuple(names) for names in groups.values()]
 
 

@@ -91,16 +91,16 @@ METRICS: dict[str, Metric] = {
   "ssim": Metric(ssim, "higher", 0, 1, 1, SSIM_SMALLEST_PX, 110),
   "ms_ssim": Metric(ms_ssim, "higher", 0, 1, 1, MS_SSIM_SMALLEST_PX, 130),
   "ms_ssim_reference": Metric(_reference_ms_ssim, "higher", 0, 1, 1, MS_SSIM_SMALLEST_PX, 130),
-  "gmsd": Metric(gmsd, "lower", 0, 0.6, 0, GMSD_SMALLEST_PX, 100),
-  "fsim": Metric(fsim, "higher", 0, 1, 1, FSIM_SMALLEST_PX, 100),
-  "dists": Metric(dists, "lower", 0, 2, 0, 1, 1000, backbone="vgg16"),
-  "ssimulacra2": Metric(ssimulacra2, "higher", -math.inf, 100, 100, SSIMULACRA2_SMALLEST_PX, 300),
+  "gmsd": Metric(gmsd, "lower", 0, 0.6, 0, GMSD_SMALLEST_PX, 35),
+  "fsim": Metric(fsim, "higher", 0, 1, 1, FSIM_SMALLEST_PX, 75),
+  "dists": Metric(dists, "lower", 0, 2, 0, 1, 110, backbone="vgg16"),
+  "ssimulacra2": Metric(ssimulacra2, "higher", -math.inf, 100, 100, SSIMULACRA2_SMALLEST_PX, 190),
   "butteraugli_3norm": Metric(
-    _butteraugli_3norm, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 300
+    _butteraugli_3norm, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 185
   ),
   "butteraugli_max": Metric(
-    _butteraugli_max, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 300
+    _butteraugli_max, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 185
   ),
-  "cvvdp": Metric(cvvdp, "higher", -math.inf, 10, 10, CVVDP_SMALLEST_PX, 300, unit="JOD"),
-  "cvvdp_fhd": Metric(_cvvdp_fhd, "higher", -math.inf, 10, 10, CVVDP_SMALLEST_PX, 300, unit="JOD"),
+  "cvvdp": Metric(cvvdp, "higher", -math.inf, 10, 10, CVVDP_SMALLEST_PX, 110, unit="JOD"),
+  "cvvdp_fhd": Metric(_cvvdp_fhd, "higher", -math.inf, 10, 10, CVVDP_SMALLEST_PX, 110, unit="JOD"),
 }
