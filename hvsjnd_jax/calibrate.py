@@ -7,11 +7,16 @@ For each lmbda the command prints the mean PSNR and other scores of the pictures
 writes: the image plus lmbda times sign times map, clipped and rounded to 8 bits. Rounding
 removes noise of less than half a gray level, so that a small lmbda changes few pixels.
 
-Where the program butteraugli_main is on the PATH, the command then prints the lmbda at which the
-noise becomes just noticeable, where Butteraugli's distance reaches 1, to 1 %: that of the median
-image, and the quartiles. The maximum is the distance in the worst spot of an image, the 3-norm
-is over all pixels. An image whose noise never reaches the distance counts as one with the
-largest lmbda.
+Below, a second table tells at which lmbda three models of human vision begin to see the noise, to
+1 %: in the median image, and in the quartiles: a quarter of the images need no more than the
+first, a quarter no less than the third. "never" is an image whose noise does not reach the score
+at any lmbda.
+
+  Butteraugli    a distance: 0 is equal, 1 just noticeable, by its worst spot or by the 3-norm,
+                 which is over all pixels; as in libjxl 0.7
+  SSIMULACRA 2   100 is equal, 90 visually lossless, 80 very high quality
+  ColorVideoVDP  10 JOD is equal; where 1 is lost, three in four people prefer the original. On a
+                 30-inch 4K display seen from 75 cm, and a 24-inch Full HD one from 60 cm
 
 A model is one that compare takes. The exit status is that of compare.
 """
@@ -27,10 +32,9 @@ from hvsjnd_jax.cli.image_loop import computing
 from hvsjnd_jax.cli.options import add_photographs, check_models
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
-from hvsjnd_jax.evaluation import comparison, tables
-from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
+from hvsjnd_jax.evaluation import comparison, scores, tables
 from hvsjnd_jax.evaluation.calibration import (
-  NOTICEABLE,
+  THRESHOLDS,
   Calibration,
   calibrate,
   find_quartiles,
@@ -44,8 +48,10 @@ from hvsjnd_jax.evaluation.estimators import (
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
-# As `compare`, whose metrics it measures.
-_BYTES_PER_PIXEL = 400
+# The host's memory for each of the image's pixels, without the metrics' and the window's own.
+_BYTES_PER_PIXEL = 100
+
+_METRICS = (*comparison.SCORED, *(threshold.metric for threshold in THRESHOLDS.values()))
 
 _LMBDAS = "1,2,5,10,15,20"
 
@@ -97,16 +103,15 @@ def _run(args: argparse.Namespace) -> int:
   images = list(calibrated.values())
   mean = comparison.average([image.scores for image in images])
   quartiles = {
-    norm: find_quartiles([image.noticeable[norm] for image in images])
-    for norm in (images[0].noticeable if images else ())
+    name: find_quartiles([image.noticeable[name] for image in images])
+    for name in (THRESHOLDS if images else ())
   }
   too_small = tables.name_too_small([next(iter(image.scores.values())) for image in images])
   if images:
     print(f"{args.model}: means over {len(images)} image{'s' * (len(images) > 1)}")
     columns = tables.list_columns(mean, kind="value", psnr=("psnr",))
-    print(tables.tabulate(mean, columns, head="lmbda"))
-  for norm, values in quartiles.items():
-    print(_word_quartiles(norm, values))
+    print(tables.tabulate(mean, columns, head="lmbda"), end="\n\n")
+    print(_tabulate_quartiles(quartiles))
   for line in too_small:
     print(line)
   if args.json is not None:
@@ -116,8 +121,8 @@ def _run(args: argparse.Namespace) -> int:
       "window": window,
       "mean": mean,
       "just_noticeable": {
-        norm: {name: None if math.isinf(value) else value for name, value in values.items()}
-        for norm, values in quartiles.items()
+        name: {key: None if math.isinf(value) else value for key, value in values.items()}
+        for name, values in quartiles.items()
       },
       "images": [{"path": path, **image._asdict()} for path, image in calibrated.items()],
       "errors": errors,
@@ -130,15 +135,11 @@ def _calibrate_all(
   args: argparse.Namespace, photographs: Photographs, estimator: Estimator
 ) -> tuple[dict[str, Calibration], list[dict[str, str]]]:
   """Calibrates on each image; returns the results by path, and the errors."""
-  program = find_butteraugli()
-  if program is None:
-    print(f"calibrate: left out: {ADVICE}", file=sys.stderr)
-  compute = partial(
-    calibrate, estimator=estimator, lmbdas=args.lmbda, seed=args.seed, program=program
-  )
+  compute = partial(calibrate, estimator=estimator, lmbdas=args.lmbda, seed=args.seed)
   calibrated: dict[str, Calibration] = {}
   errors: list[dict[str, str]] = []
-  with computing("calibrate", photographs, compute, bytes_per_pixel=_BYTES_PER_PIXEL) as outcomes:
+  need = _BYTES_PER_PIXEL + scores.bytes_per_pixel(_METRICS)
+  with computing("calibrate", photographs, compute, bytes_per_pixel=need) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         errors.append({"path": str(path), "error": str(outcome)})
@@ -147,11 +148,20 @@ def _calibrate_all(
   return calibrated, errors
 
 
-def _word_quartiles(norm: str, quartiles: dict[str, float]) -> str:
-  low, median, high = (
-    "none" if math.isinf(lmbda) else f"{lmbda:.3g}" for lmbda in quartiles.values()
+def _tabulate_quartiles(quartiles: dict[str, dict[str, float]]) -> str:
+  """Lays out the lmbdas that reach the thresholds, and what these mean."""
+  rows = [("The lmbda that reaches", "median", "quartiles", "")]
+  for name, values in quartiles.items():
+    low, median, high = (
+      "never" if math.isinf(lmbda) else f"{lmbda:.3g}" for lmbda in values.values()
+    )
+    threshold = THRESHOLDS[name]
+    rows.append((threshold.title, median, f"{low} to {high}", threshold.meaning))
+  widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+  return "\n".join(
+    f"{title:{widths[0]}}  {median:>{widths[1]}}  {spread:>{widths[2]}}  {meaning}".rstrip()
+    for title, median, spread, meaning in rows
   )
-  return f"{norm} reaches {NOTICEABLE:g} at lmbda {median} (median; quartiles {low} and {high})"
 
 
 if __name__ == "__main__":

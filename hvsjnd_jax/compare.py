@@ -7,13 +7,19 @@
 A model is one of the shipped weights, "default" or "paper"; a folder of other weights; a map
 from the literature; or "masking", the threshold that the default weights refine, without
 networks. Each model's map is scaled until its noise, of the same random signs for all, clipped
-and rounded to 8 bits, has the PSNR given, to 0.005 dB. In the first table each of R, G and B has
-it, so that models differ only in where they put the noise; in the second the three together have
-it, so that a map's split among them counts, too. Below each, a table tells on which share of the
-images the first model is better than each other one. The last one tells what the split gains.
+and rounded to 8 bits, has the PSNR given, to 0.005 dB. In the first two tables each of R, G and
+B has it, so that models differ only in where they put the noise; in the third the three together
+have it, so that a map's split among them counts, too. Below each, a table tells on which share of
+the images the first model is better than each other one. The last one tells what the split gains.
 Means are over the images that every model has.
 
-Butteraugli is measured by the program butteraugli_main, where it is on the PATH.
+In the first table the three channels of a pixel share one sign, as in the published method; in
+the second each has signs of its own. With shared signs a map can look better by a trick of colour,
+red and blue noise on other pixels than green noise, which gains nothing in the second table: trust
+a difference that both tables show.
+
+The scores are SSIM, MS-SSIM, GMSD, FSIM, and those of three models of human vision, Butteraugli
+(as in libjxl 0.7), SSIMULACRA 2 and ColorVideoVDP (on a 30-inch 4K display).
 
 The sheet shows crops of four images, where the models' noise differs most in strength, beside
 every model's copy, of the first table.
@@ -35,8 +41,7 @@ from hvsjnd_jax.cli.options import add_photographs, check_models, parse_psnr
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
 from hvsjnd_jax.data.images import write_png
-from hvsjnd_jax.evaluation import comparison, comparison_sheet, tables
-from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
+from hvsjnd_jax.evaluation import comparison, comparison_sheet, scores, tables
 from hvsjnd_jax.evaluation.comparison import CASES, Case, Summary
 from hvsjnd_jax.evaluation.comparison_sheet import Crop
 from hvsjnd_jax.evaluation.estimators import (
@@ -49,9 +54,14 @@ from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ScoreTable
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
-# The host's memory for each of the image's pixels, without the window's own; measured, and
-# most of it is the metrics'.
-_BYTES_PER_PIXEL = 400
+# The host's memory for each of the image's pixels, without the metrics' and the window's own.
+_BYTES_PER_PIXEL = 120
+
+_HEADS: dict[Case, str] = {
+  "channels": "{:g} dB in each of R, G and B; one sign a pixel for all channels",
+  "channels_own": "{:g} dB in each of R, G and B; signs of each channel's own",
+  "total": "{:g} dB over the three channels together; one sign a pixel for all channels",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,15 +110,15 @@ def _run(args: argparse.Namespace) -> int:
   check_output("--sheet", args.sheet, inputs=photographs.paths)
 
   results = _compare_all(args, photographs, estimators)
-  scores = results.scores
+  measured = results.scores
   summaries: dict[Case, Summary] = {
-    case: comparison.summarize(scores[case], names[0]) for case in CASES
+    case: comparison.summarize(measured[case], names[0]) for case in CASES
   }
-  gains = comparison.gain_by_split(scores["channels"], scores["total"])
+  gains = comparison.gain_by_split(measured["channels"], measured["total"])
   too_small = tables.name_too_small(
-    [next(iter(models.values())) for models in scores["channels"] if models]
+    [next(iter(models.values())) for models in measured["channels"] if models]
   )
-  _print_tables(summaries, scores, psnr_db=args.psnr, first=names[0])
+  _print_tables(summaries, measured, psnr_db=args.psnr, first=names[0])
   _print_gains(gains)
   for line in too_small:
     print(line)
@@ -121,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
       **{case: summary._asdict() for case, summary in summaries.items()},
       "gain_by_split": gains,
       "images": [
-        {"path": path, **{case: scores[case][i] for case in CASES}}
+        {"path": path, **{case: measured[case][i] for case in CASES}}
         for i, path in enumerate(results.paths)
       ],
       "errors": results.errors,
@@ -136,14 +146,10 @@ def _compare_all(
   args: argparse.Namespace, photographs: Photographs, estimators: dict[str, Estimator]
 ) -> _Results:
   """Compares the models on each image, and prints what fails."""
-  program = find_butteraugli()
-  if program is None:
-    print(f"compare: left out: {ADVICE}", file=sys.stderr)
-  compute = partial(
-    comparison.compare, estimators=estimators, psnr_db=args.psnr, seed=args.seed, program=program
-  )
+  compute = partial(comparison.compare, estimators=estimators, psnr_db=args.psnr, seed=args.seed)
   results = _Results()
-  with computing("compare", photographs, compute, bytes_per_pixel=_BYTES_PER_PIXEL) as outcomes:
+  need = _BYTES_PER_PIXEL + scores.bytes_per_pixel(comparison.SCORED)
+  with computing("compare", photographs, compute, bytes_per_pixel=need) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         results.errors.append({"path": str(path), "error": str(outcome)})
@@ -163,18 +169,14 @@ def _compare_all(
 
 def _print_tables(
   summaries: dict[Case, Summary],
-  scores: dict[Case, list[ScoreTable]],
+  measured: dict[Case, list[ScoreTable]],
   *,
   psnr_db: float,
   first: str,
 ) -> None:
-  heads: dict[Case, str] = {
-    "channels": f"{psnr_db:g} dB in each of R, G and B",
-    "total": f"{psnr_db:g} dB over the three channels together",
-  }
-  for case, head in heads.items():
-    mean, shares = summaries[case]
-    used, seen = len(comparison.select_common(scores[case])), len(scores[case])
+  for case, (mean, shares) in summaries.items():
+    head = _HEADS[case].format(psnr_db)
+    used, seen = len(comparison.select_common(measured[case])), len(measured[case])
     if not mean:
       print(f"{head}: no image on which every model could be scored\n")
       continue

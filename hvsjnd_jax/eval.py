@@ -78,8 +78,8 @@ from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
 
-# The host's memory for each of the image's pixels, with --save and without the window's own;
-# 73 was measured.
+# The host's memory for each of the image's pixels, with --save and without the metrics' and the
+# window's own; 73 was measured.
 _BYTES_PER_PIXEL = 80
 
 
@@ -123,11 +123,13 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
+  lower_is_better = [name for name, metric in METRICS.items() if metric.better == "lower"]
   parser.add_argument(
     "--metrics",
     default="psnr",
     metavar="M,M",
-    help=f"what to report: {', '.join(METRICS)} (default: psnr)",
+    help=f"what to report: {', '.join(METRICS)} (default: psnr); lower is better for "
+    f"{', '.join(lower_is_better)}, higher for the others",
   )
   parser.add_argument(
     "--vgg16",
@@ -300,9 +302,10 @@ def _evaluate_share(
     attention_layer=plan.settings["attention"],
   )
   records: dict[str, Record] = {}
+  need = _BYTES_PER_PIXEL + scores.bytes_per_pixel(args.metrics)
   with (
     RecordWriter(args.jsonl, plan.settings) if args.jsonl else contextlib.nullcontext() as lines,
-    computing("eval", share, compute, bytes_per_pixel=_BYTES_PER_PIXEL) as outcomes,
+    computing("eval", share, compute, bytes_per_pixel=need) as outcomes,
     Background() as background,
   ):
     for path, outcome in outcomes:

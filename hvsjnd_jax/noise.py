@@ -1,10 +1,12 @@
 """Random signs, and noise of a JND map's amplitude.
 
-Images and maps are float in [0, 1], [B, H, W, 3], RGB; signs are ±1, and the three channels
-share them. `noise_scale` finds the scale at which the noise has a given PSNR.
+Images and maps are float in [0, 1], [B, H, W, 3], RGB. Signs are ±1: the three channels share
+them, as in the published method, or each has its own. `noise_scale` finds the scale at which the
+noise has a given PSNR.
 """
 
 import zlib
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +16,16 @@ from jaxtyping import Array, Float
 from hvsjnd_jax.ops.checks import check_finite, check_images, check_pixels, check_type
 from hvsjnd_jax.ops.types import AnyArray, Pixels
 
+# Whether the three channels of a pixel share one sign, or each has its own.
+SignProtocol = Literal["shared", "own"]
+
 
 def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
   """Draws +1 and -1 with equal chances: +1 where uniform noise is at least 0.5.
 
   Args:
     key: A `jax.random.key`.
-    shape: (H, W) or (B, H, W).
+    shape: (H, W) or (B, H, W); with a last axis of 3 for signs of each channel's own.
 
   Returns:
     Signs, float32.
@@ -32,7 +37,9 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
   return jnp.where(jax.random.uniform(key, shape) >= 0.5, 1.0, -1.0)
 
 
-def draw_signs(pixels: Pixels, *, seed: int) -> Float[np.ndarray, "h w"]:
+def draw_signs(
+  pixels: Pixels, *, seed: int, protocol: SignProtocol = "shared"
+) -> Float[np.ndarray, "h w *c"]:
   """Draws the signs for an image on the host, from a seed and the image itself.
 
   So they depend neither on the file's name nor on its place among others.
@@ -40,9 +47,11 @@ def draw_signs(pixels: Pixels, *, seed: int) -> Float[np.ndarray, "h w"]:
   Args:
     pixels: The image.
     seed: A whole number, >= 0.
+    protocol: "shared": the three channels of a pixel share one sign; "own": each channel has
+      signs of its own.
 
   Returns:
-    Signs, float32, [H, W].
+    Signs, float32, [H, W] if shared, [H, W, 3] otherwise.
 
   Raises:
     TypeError, ValueError: If the image is not uint8, [H, W, 3].
@@ -50,16 +59,19 @@ def draw_signs(pixels: Pixels, *, seed: int) -> Float[np.ndarray, "h w"]:
   Examples:
     >>> np.unique(draw_signs(np.zeros((8, 8, 3), np.uint8), seed=0)).tolist()
     [-1.0, 1.0]
+    >>> draw_signs(np.zeros((8, 8, 3), np.uint8), seed=0, protocol="own").shape
+    (8, 8, 3)
   """
   check_pixels("draw_signs", pixels)
   rng = np.random.default_rng((seed, zlib.crc32(pixels.tobytes())))
-  return rng.choice(np.asarray((-1, 1), np.float32), pixels.shape[:2])
+  shape = pixels.shape if protocol == "own" else pixels.shape[:2]
+  return rng.choice(np.asarray((-1, 1), np.float32), shape)
 
 
 def inject(
   images: Float[AnyArray, "b h w 3"],
   jnd: Float[AnyArray, "b h w 3"],
-  signs: Float[Array | np.ndarray, "*b h w"],
+  signs: Float[Array | np.ndarray, "*shape"],
   *,
   lmbda: float | Array = 1.0,
 ) -> Float[AnyArray, "b h w 3"]:
@@ -68,7 +80,8 @@ def inject(
   Args:
     images: Images in [0, 1] of any float type, [B, H, W, 3].
     jnd: JND maps, same shape.
-    signs: ±1, [H, W] or [B, H, W].
+    signs: ±1. The three channels share those of shape [H, W] or [B, H, W]; in [H, W, 3] or
+      [B, H, W, 3] each has its own.
     lmbda: Noise scale. At 1 the map itself is added; the published README runs 10.
 
   Returns:
@@ -88,11 +101,14 @@ def inject(
   """
   check_images("inject", images, half=True)
   _check_map(images, jnd)
-  if signs.shape not in (images.shape[:3], images.shape[1:3]):
+  if signs.shape in (images.shape[:3], images.shape[1:3]):
+    signs = signs[..., None]
+  elif signs.shape not in (images.shape, images.shape[1:]):
     raise ValueError(
-      f"inject: expected signs {images.shape[1:3]} or {images.shape[:3]}, got {signs.shape}"
+      f"inject: expected signs {images.shape[1:3]} or {images.shape[:3]}, or one of these with a "
+      f"last axis of 3, got {signs.shape}"
     )
-  return (images + lmbda * signs[..., None] * jnd).clip(0, 1)
+  return (images + lmbda * signs * jnd).clip(0, 1)
 
 
 def _check_map(images: Array | np.ndarray, jnd: Array | np.ndarray) -> None:

@@ -62,7 +62,7 @@ class Noisy(NamedTuple):
 def scale_to_psnr(
   pixels: Pixels,
   jnd: Float[np.ndarray, "h w 3"],
-  signs: Float[np.ndarray, "h w"],
+  signs: Float[np.ndarray, "h w *c"],
   *,
   psnr_db: float,
   by_channel: bool,
@@ -72,7 +72,7 @@ def scale_to_psnr(
   Args:
     pixels: The image.
     jnd: Its JND map.
-    signs: ±1.
+    signs: ±1, [H, W], which the three channels share, or [H, W, 3], where each has its own.
     psnr_db: PSNR of the clipped and rounded result, met to 0.005 dB.
     by_channel: Whether R, G and B each have this PSNR, with a scale for each. Otherwise the
       three have it together, with one scale, which keeps the map's split among them.
@@ -81,7 +81,7 @@ def scale_to_psnr(
     The noisy image, and the scales.
 
   Raises:
-    TypeError, ValueError: If the image is not uint8, [H, W, 3].
+    TypeError, ValueError: If the image is not uint8, [H, W, 3], or the signs do not fit it.
     UnreachableError: If the map is not finite or negative somewhere, or no scale gives the
       PSNR: it is zero in too many places, clipping takes too much, or so few pixels change
       that the PSNR jumps.
@@ -93,14 +93,19 @@ def scale_to_psnr(
     [104]
   """
   check_pixels("scale_to_psnr", pixels)
+  if signs.shape not in (pixels.shape, pixels.shape[:2]):
+    raise ValueError(
+      f"scale_to_psnr: expected signs {pixels.shape[:2]} or {pixels.shape}, got {signs.shape}"
+    )
+  every_sign = np.broadcast_to(signs.reshape(*pixels.shape[:2], -1), pixels.shape)
   # The generator's seed is fixed: the spread is the same for every image and model.
-  spread = np.random.default_rng(0).uniform(-_SPREAD, _SPREAD, signs.shape)[..., None]
+  spread = np.random.default_rng(0).uniform(-_SPREAD, _SPREAD, pixels.shape[:2])[..., None]
   noisy = np.empty_like(pixels)
   scales: list[float] = []
   each = [(f" in {name}", slice(i, i + 1)) for i, name in enumerate("RGB")]
   for where, channels in each if by_channel else [("", slice(0, 3))]:
     original, maps = pixels[..., channels], jnd[..., channels]
-    noise = signs[..., None] * maps.astype(np.float64) * 255
+    noise = every_sign[..., channels] * maps.astype(np.float64) * 255
     measure = functools.partial(_measure, original, noise, spread)
     scale = find_scale(measure, maps, psnr_db=psnr_db, largest=_LARGEST, where=where)
     noisy[..., channels] = _add(original, noise, spread, scale)

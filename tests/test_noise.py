@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hvsjnd_jax
+from hvsjnd_jax.noise import draw_signs
 
 DrawImages = Callable[..., jax.Array]
 
@@ -51,15 +52,27 @@ def test_inject_shares_one_sign_map_or_takes_one_for_each_image(draw_images: Dra
   assert (other[1] != shared[1]).any()
 
 
+def test_inject_takes_signs_of_each_channel_s_own(draw_images: DrawImages):
+  images = draw_images(2, 8, 9)
+  signs = hvsjnd_jax.random_signs(jax.random.key(0), (2, 8, 9, 3))
+  jnd = jnp.full_like(images, 0.1)
+  own = hvsjnd_jax.inject(images, jnd, signs)
+  for c in range(3):
+    shared = hvsjnd_jax.inject(images, jnd, signs[..., c])
+    np.testing.assert_array_equal(own[..., c], shared[..., c])
+  np.testing.assert_array_equal(hvsjnd_jax.inject(images, jnd, signs[0])[0], own[0])
+
+
 @pytest.mark.parametrize(
   ("image", "jnd", "signs", "message"),
   [
     ((1, 8, 8, 3), (1, 8, 9, 3), (8, 8), r"inject: expected jnd .*\(1, 8, 8, 3\), got \(1, 8, 9"),
     ((8, 8, 3), (8, 8, 3), (8, 8), r"\[B, H, W, 3\], got shape \(8, 8, 3\)"),
     ((1, 8, 9, 3), (1, 8, 9, 3), (9, 8), r"expected signs \(8, 9\).*got \(9, 8\)"),
-    ((2, 8, 9, 3), (2, 8, 9, 3), (1, 8, 9), r"or \(2, 8, 9\), got \(1, 8, 9\)"),
+    ((2, 8, 9, 3), (2, 8, 9, 3), (1, 8, 9), r"or \(2, 8, 9\), or .* of 3, got \(1, 8, 9\)"),
+    ((2, 8, 9, 3), (2, 8, 9, 3), (8, 9, 1), r"a last axis of 3, got \(8, 9, 1\)"),
   ],
-  ids=["jnd", "rank", "signs", "batch"],
+  ids=["jnd", "rank", "signs", "batch", "channels"],
 )
 def test_inject_names_bad_shapes(
   image: tuple[int, ...], jnd: tuple[int, ...], signs: tuple[int, ...], message: str
@@ -84,3 +97,19 @@ def test_drawn_signs_follow_from_seed_and_content():
   np.testing.assert_array_equal(signs, draw_signs(pixels.copy(), seed=1))
   assert (signs != draw_signs(pixels, seed=2)).any()
   assert (signs != draw_signs(pixels + 1, seed=1)).any()
+
+
+def test_drawn_signs_of_each_channel_s_own():
+  pixels = np.zeros((64, 64, 3), np.uint8)
+  signs = draw_signs(pixels, seed=1, protocol="own")
+  assert (signs.shape, signs.dtype) == ((64, 64, 3), np.float32)
+  np.testing.assert_array_equal(np.unique(signs), [-1, 1])
+  # No two channels go together: the mean of 4096 products, 4 standard errors.
+  for a, b in ((0, 1), (0, 2), (1, 2)):
+    assert abs((signs[..., a] * signs[..., b]).mean()) < 4 / 64
+
+
+def test_shared_signs_are_those_of_the_published_figures():
+  pixels = np.arange(2 * 12 * 3, dtype=np.uint8).reshape(2, 12, 3)
+  signs = draw_signs(pixels, seed=0)
+  assert "".join("+" if sign > 0 else "-" for sign in signs.ravel()) == "+--++-----+-++-+++-----+"

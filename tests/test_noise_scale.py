@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hvsjnd_jax.noise import draw_signs
-from hvsjnd_jax.noise_scale import UnreachableError, find_scale
+from hvsjnd_jax.noise_scale import UnreachableError, find_scale, scale_to_psnr
 from tests.support.comparisons import SIZE, add, jnd, pixels
 
 __all__ = ["jnd", "pixels"]  # fixtures
@@ -27,6 +27,17 @@ def test_noise_is_the_scaled_map(pixels: np.ndarray, jnd: np.ndarray):
   wanted = np.clip(pixels + 255 * signs * jnd * scale, 0, 255)
   assert np.abs(noisy - wanted).max() <= 0.502
   assert np.unique(signs).tolist() == [-1, 1]
+
+
+def test_each_channel_may_have_signs_of_its_own(pixels: np.ndarray, jnd: np.ndarray):
+  noisy, scale = add(pixels, jnd, 30, protocol="own")
+  signs = draw_signs(pixels, seed=0, protocol="own")
+  wanted = np.clip(pixels + 255 * signs * jnd * scale, 0, 255)
+  assert np.abs(noisy - wanted).max() <= 0.502
+  for c in range(3):
+    assert psnr(noisy[..., c], pixels[..., c]) == pytest.approx(30, abs=0.005)
+  with pytest.raises(ValueError, match=r"expected signs \(48, 64\) or \(48, 64, 3\), got \(48,\)"):
+    scale_to_psnr(pixels, jnd, signs[:, 0, 0], psnr_db=30, by_channel=True)
 
 
 def test_three_channels_together_have_the_psnr(pixels: np.ndarray, jnd: np.ndarray):

@@ -1,23 +1,56 @@
-"""What a lmbda amounts to: scores of its noise, and the lmbda that is just noticeable."""
+"""What a lmbda amounts to: scores of its noise, and the lmbdas at which vision models see it."""
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.evaluation import comparison
-from hvsjnd_jax.evaluation.butteraugli_program import butteraugli
 from hvsjnd_jax.evaluation.estimators import Estimator
-from hvsjnd_jax.evaluation.scores import ScoreTable
+from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable, group_metrics
+from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
 
-NOTICEABLE = 1.0  # the distance that Butteraugli's authors call just noticeable
 
-NORMS = ("butteraugli_max", "butteraugli_3norm")
+class Threshold(NamedTuple):
+  """A score that a vision model's authors gave a meaning.
+
+  Attributes:
+    metric: Its name in `METRICS`.
+    score: The score to reach.
+    title: The metric and the score in words.
+    meaning: What the score means.
+  """
+
+  metric: str
+  score: float
+  title: str
+  meaning: str
+
+
+# By their keys in a report.
+THRESHOLDS = {
+  "butteraugli_max": Threshold(
+    "butteraugli_max", 1, "Butteraugli, worst spot: 1", "just noticeable where it is strongest"
+  ),
+  "butteraugli_3norm": Threshold(
+    "butteraugli_3norm", 1, "Butteraugli, 3-norm: 1", "just noticeable over the whole image"
+  ),
+  "ssimulacra2_90": Threshold("ssimulacra2", 90, "SSIMULACRA 2: 90", "visually lossless"),
+  "ssimulacra2_80": Threshold("ssimulacra2", 80, "SSIMULACRA 2: 80", "very high quality"),
+  "cvvdp_9.5": Threshold("cvvdp", 9.5, "ColorVideoVDP, 4K: 9.5 JOD", "half a JOD lost"),
+  "cvvdp_9": Threshold("cvvdp", 9, "ColorVideoVDP, 4K: 9 JOD", "3 of 4 prefer the original"),
+  "cvvdp_fhd_9.5": Threshold(
+    "cvvdp_fhd", 9.5, "ColorVideoVDP, Full HD: 9.5 JOD", "half a JOD lost"
+  ),
+  "cvvdp_fhd_9": Threshold(
+    "cvvdp_fhd", 9, "ColorVideoVDP, Full HD: 9 JOD", "3 of 4 prefer the original"
+  ),
+}
 
 _QUARTILES = {"q1": 25, "median": 50, "q3": 75}
 
@@ -31,7 +64,7 @@ class Calibration(NamedTuple):
 
   Attributes:
     scores: The scores at each lmbda, by its text.
-    noticeable: The lmbda that is just noticeable, by Butteraugli's norm; None where none is.
+    noticeable: The lmbda that reaches each of `THRESHOLDS`; None where none does.
   """
 
   scores: ScoreTable
@@ -39,60 +72,84 @@ class Calibration(NamedTuple):
 
 
 def calibrate(
-  pixels: Pixels, estimator: Estimator, *, lmbdas: Sequence[float], seed: int, program: str | None
+  pixels: Pixels, estimator: Estimator, *, lmbdas: Sequence[float], seed: int
 ) -> Calibration:
-  """Scores an image's noise at each lmbda, and finds where it becomes noticeable.
+  """Scores an image's noise at each lmbda, and finds the lmbdas that reach the thresholds.
 
   Args:
     pixels: The image.
     estimator: What draws its JND map.
     lmbdas: Scales of the noise, above 0.
     seed: The seed of the noise's signs.
-    program: As `comparison.score`; without it no lmbda is searched for.
-
-  Raises:
-    ButteraugliError: If the program fails.
   """
   image, jnd = pixels[None].astype(np.float32) / 255, estimator(pixels)[None]
   signs = draw_signs(pixels, seed=seed)
 
-  def distort(lmbda: float) -> Pixels:
-    return to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0])
+  def score(lmbda: float, metrics: Sequence[str] = comparison.SCORED) -> ImageScores:
+    noisy = to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0])
+    return comparison.score(noisy, pixels, metrics=metrics)
 
-  scores = {
-    f"{lmbda:g}": comparison.score(distort(lmbda), pixels, program=program) for lmbda in lmbdas
-  }
-  if program is None:
-    return Calibration(scores, {})
-  measure = functools.cache(lambda lmbda: butteraugli(program, distort(lmbda), pixels))
-  noticeable = {
-    norm: find_lmbda(lambda lmbda, norm=norm: measure(lmbda)[norm], distance=NOTICEABLE)
-    for norm in NORMS
-  }
-  return Calibration(scores, noticeable)
+  scores = {f"{lmbda:g}": score(lmbda) for lmbda in lmbdas}
+  return Calibration(scores, find_thresholds(score, THRESHOLDS))
 
 
-def find_lmbda(measure: Callable[[float], float], *, distance: float) -> float | None:
-  """Finds the lmbda at which a measure reaches a distance, to 1 %.
+def find_thresholds(
+  score: Callable[[float, Sequence[str]], ImageScores], thresholds: Mapping[str, Threshold]
+) -> dict[str, float | None]:
+  """Finds the lmbda that reaches each threshold, and scores no lmbda twice with one metric.
 
   Args:
-    measure: Gives the distance that the noise of a lmbda makes; grows with the lmbda.
-    distance: The distance to reach, above 0.
+    score: Returns the scores of a lmbda's noise by the metrics named.
+    thresholds: What to reach, by name.
 
   Returns:
-    The lmbda; None if even one of 2^20 does not reach the distance.
+    As `find_lmbda`, by the threshold's name.
   """
+  score_once = functools.cache(score)
+  metrics = dict.fromkeys(threshold.metric for threshold in thresholds.values())
+  group_of = {name: group for group in group_metrics(metrics) for name in group}
+
+  def find(threshold: Threshold) -> float | None:
+    name = threshold.metric
+
+    def measure(lmbda: float) -> float:
+      value = score_once(lmbda, group_of[name])[name]
+      assert value is not None, f"{name} accepts every image that the commands accept"
+      return value
+
+    return find_lmbda(measure, score=threshold.score, better=METRICS[name].better)
+
+  return {name: find(threshold) for name, threshold in thresholds.items()}
+
+
+def find_lmbda(
+  measure: Callable[[float], float], *, score: float, better: Literal["higher", "lower"]
+) -> float | None:
+  """Finds the least lmbda at which a score is as bad as the one wanted, to 1 %.
+
+  Args:
+    measure: Returns the score of a lmbda's noise, which gets worse as the lmbda grows.
+    score: The score to reach, worse than that of equal images.
+    better: Which of two scores is the better one.
+
+  Returns:
+    The lmbda; None if even one of 2^20 does not reach the score.
+  """
+
+  def reaches(lmbda: float) -> bool:
+    return measure(lmbda) >= score if better == "lower" else measure(lmbda) <= score
+
   high = 1.0
-  while measure(high) < distance:
+  while not reaches(high):
     high *= 2
     if high > _LARGEST_LMBDA:
       return None
-  while measure(high / 2) >= distance:
+  while reaches(high / 2):
     high /= 2
   low = high / 2
   while high > _LMBDA_PRECISION * low:
     middle = math.sqrt(low * high)
-    low, high = (low, middle) if measure(middle) >= distance else (middle, high)
+    low, high = (low, middle) if reaches(middle) else (middle, high)
   return high
 
 

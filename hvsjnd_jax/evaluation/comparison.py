@@ -1,30 +1,51 @@
 """Compares JND models by how visible their noise is at one PSNR.
 
 All models' noise has the same signs and the same PSNR, so that what differs is where a model
-puts it. There are two cases: in "channels" each of R, G and B has the PSNR; in "total" the
-three together have it, split among them as in the model's map.
+puts it. There are three cases: in "channels" each of R, G and B has the PSNR, and the three share
+one sign a pixel; in "channels_own" each has the PSNR and signs of its own; in "total" the three
+together have the PSNR, split among them as in the model's map, and share signs.
+
+Shared signs have a loophole. A map that gives red and blue noise to other pixels than green
+noise lowers the noise of the luminance, and scores well without a model of the image. Where each
+channel has its own signs, this gains nothing. So a map is better only where both cases say so.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from hvsjnd_jax.evaluation import scores
-from hvsjnd_jax.evaluation.butteraugli_program import ButteraugliError, butteraugli
 from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable
 from hvsjnd_jax.evaluation.tables import BETTER
-from hvsjnd_jax.metrics import METRICS
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise import SignProtocol, draw_signs
 from hvsjnd_jax.noise_scale import UnreachableError, scale_to_psnr
 from hvsjnd_jax.ops.types import Pixels
 
-Case = Literal["channels", "total"]
+Case = Literal["channels", "channels_own", "total"]
 
-CASES: tuple[Case, ...] = ("channels", "total")
 
-_LIBRARY = tuple(name for name in BETTER if name in METRICS)
+class Rule(NamedTuple):
+  """How the noise of a case is made.
+
+  Attributes:
+    by_channel: Whether R, G and B each have the PSNR, or the three together.
+    signs: Whether the channels share signs.
+  """
+
+  by_channel: bool
+  signs: SignProtocol
+
+
+CASES: dict[Case, Rule] = {
+  "channels": Rule(by_channel=True, signs="shared"),
+  "channels_own": Rule(by_channel=True, signs="own"),
+  "total": Rule(by_channel=False, signs="shared"),
+}
+
+# What `score` measures.
+SCORED = ("psnr", *BETTER)
 
 
 class Comparison(NamedTuple):
@@ -47,57 +68,51 @@ def compare(
   *,
   psnr_db: float,
   seed: int,
-  program: str | None,
 ) -> Comparison:
   """Adds every model's noise to an image, and scores it.
 
   Args:
     pixels: The image.
     estimators: What draws each model's JND map, by the model's name.
-    psnr_db: The PSNR of the noise, in both cases.
+    psnr_db: The PSNR of the noise, in all cases.
     seed: The seed of the noise's signs.
-    program: As `score`.
   """
-  signs = draw_signs(pixels, seed=seed)
+  signs = {
+    protocol: draw_signs(pixels, seed=seed, protocol=protocol)
+    for protocol in get_args(SignProtocol)
+  }
   compared = Comparison({case: {} for case in CASES}, {}, [])
   for name, estimator in estimators.items():
     jnd = estimator(pixels)
-    for case in CASES:
+    for case, rule in CASES.items():
       try:
         noisy, scale = scale_to_psnr(
-          pixels, jnd, signs, psnr_db=psnr_db, by_channel=case == "channels"
+          pixels, jnd, signs[rule.signs], psnr_db=psnr_db, by_channel=rule.by_channel
         )
-        measured = score(noisy, pixels, program=program)
-      except (UnreachableError, ButteraugliError) as error:
+      except UnreachableError as error:
         if (name, str(error)) not in compared.errors:
           compared.errors.append((name, str(error)))
         continue
       scales = dict(zip(("scale_r", "scale_g", "scale_b"), scale, strict=True))
-      compared.scores[case][name] = measured | scales
+      compared.scores[case][name] = score(noisy, pixels) | scales
       if case == "channels":
         compared.noisy[name] = noisy
   return compared
 
 
-def score(noisy: Pixels, reference: Pixels, *, program: str | None) -> ImageScores:
-  """Scores a noisy picture: all four of PSNR, and every metric in `BETTER`.
+def score(noisy: Pixels, reference: Pixels, *, metrics: Sequence[str] = SCORED) -> ImageScores:
+  """Scores a noisy picture: all four of PSNR, and the metrics asked for.
 
   Args:
     noisy: The picture.
     reference: The image, of the same shape.
-    program: What `find_butteraugli` returned; None leaves Butteraugli out.
+    metrics: Names in `METRICS`.
 
   Returns:
     The scores; None for a metric that the image is too small for.
-
-  Raises:
-    ButteraugliError: If the program fails.
   """
   distorted, original = (image.astype(np.float32) / 255 for image in (noisy, reference))
-  measured = scores.measure(distorted, original, ("psnr", *_LIBRARY), backbones={})
-  if program is not None:
-    measured |= butteraugli(program, noisy, reference)
-  return measured
+  return scores.measure(distorted, original, metrics, backbones={})
 
 
 class Summary(NamedTuple):

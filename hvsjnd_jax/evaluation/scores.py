@@ -5,7 +5,7 @@ psnr_g and psnr_b of the channels.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -32,6 +32,9 @@ Backbones = dict[str, VGG16]
 CHANNEL_PSNR = ("psnr_r", "psnr_g", "psnr_b")
 
 ALL_PSNR = (*CHANNEL_PSNR, "psnr")
+
+# Two norms of one map of differences.
+_OF_ONE_MAP = ("butteraugli_3norm", "butteraugli_max")
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -71,7 +74,8 @@ def measure(
 ) -> ImageScores:
   """Scores one image: all four of PSNR, and the metrics asked for.
 
-  PSNR is computed on the host, the others by JAX, which compiles them for each size anew.
+  PSNR is computed on the host, the others by JAX, which compiles them for each size anew,
+  and one after the other, so that they never need more memory than `bytes_per_pixel` tells.
 
   Args:
     distorted: Image in [0, 1], [H, W, 3], float32.
@@ -86,11 +90,24 @@ def measure(
   psnrs = to_decibels(np.append(errors, errors.mean()))
   measured: ImageScores = dict(zip(ALL_PSNR, map(float, psnrs), strict=True))
   side = min(reference.shape[:2])
-  fitting = tuple(name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side)
-  if fitting:
-    scores = _score(distorted[None], reference[None], backbones, metrics=fitting)
+  fitting = [name for name in metrics if name != "psnr" and METRICS[name].smallest_px <= side]
+  for group in group_metrics(fitting):
+    scores = _score(distorted[None], reference[None], backbones, metrics=group)
     measured |= {name: float(score[0]) for name, score in scores.items()}
   return dict.fromkeys(metrics) | measured
+
+
+def bytes_per_pixel(metrics: Sequence[str]) -> int:
+  """Returns the memory that `measure` needs for each pixel, besides the images."""
+  return max(METRICS[name].bytes_per_pixel for name in metrics)
+
+
+def group_metrics(metrics: Iterable[str]) -> list[tuple[str, ...]]:
+  """Groups metrics: those of one group cost hardly more than one of them."""
+  groups: dict[str, list[str]] = {}
+  for name in metrics:
+    groups.setdefault("butteraugli" if name in _OF_ONE_MAP else name, []).append(name)
+  return [tuple(names) for names in groups.values()]
 
 
 def measure_errors(distorted: Image, reference: Image) -> Float[np.ndarray, "3"]:

@@ -11,9 +11,11 @@ Better = Literal["higher", "lower"]
 # The metrics that models are judged by, and which of two scores is the better one. PSNR is no
 # judge: all models are given the same.
 BETTER: dict[str, Better] = {
-  **{name: METRICS[name].better for name in ("ssim", "ms_ssim", "gmsd", "fsim")},
-  "butteraugli_3norm": "lower",
-  "butteraugli_max": "lower",
+  name: METRICS[name].better
+  for name in (
+    *("ssim", "ms_ssim", "gmsd", "fsim"),
+    *("butteraugli_3norm", "butteraugli_max", "ssimulacra2", "cvvdp"),
+  )
 }
 
 _TITLES: dict[str, tuple[str, ...]] = {
@@ -21,7 +23,10 @@ _TITLES: dict[str, tuple[str, ...]] = {
   "psnr": ("PSNR",),
   "butteraugli_3norm": ("butteraugli", "3-norm"),
   "butteraugli_max": ("butteraugli", "max"),
+  "cvvdp": ("cvvdp", "JOD"),
 }
+
+_DIGITS = {"butteraugli_3norm": 3, "butteraugli_max": 3, "ssimulacra2": 2, "cvvdp": 3}
 
 
 class Column(NamedTuple):
@@ -56,7 +61,7 @@ def list_columns(
   known = set().union(*rows.values())
   for name, better in BETTER.items():
     if name in known:
-      digits = 3 if name in _TITLES else 4
+      digits = _DIGITS.get(name, 4)
       form = {"gain": f"{{:+z.{digits}f}}", "share": "{:.0%}"}.get(kind, f"{{:.{digits}f}}")
       title = _TITLES.get(name, (name,))
       if kind in ("score", "value"):

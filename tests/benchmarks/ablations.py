@@ -23,7 +23,6 @@ import argparse
 import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,11 +34,10 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 import hvsjnd_jax
-from hvsjnd_jax.cli.command import UsageError, run_command
+from hvsjnd_jax.cli.command import run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
 from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
 from hvsjnd_jax.evaluation import comparison, tables
-from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
 from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.model import windows
@@ -173,9 +171,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> int:
   keep_compilations()
-  program = find_butteraugli()
-  if program is None:
-    raise UsageError(ADVICE)
   photos = PhotoFolder(args.data / "train")
   views = [_cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
   held_in = _HeldIn(args.data / "train")
@@ -190,7 +185,7 @@ def _run(args: argparse.Namespace) -> int:
     models[name] = _draw_with(model)
     base = model if name == _BASE else base
   print(f"{len(views)} photographs, {args.psnr:g} dB in each of R, G and B")
-  print(_tabulate(models, views, args.psnr, program), flush=True)
+  print(_tabulate(models, views, args.psnr), flush=True)
   if base is None or not args.free_maps:
     return 0
   views = [_cut_middle(view, _FREE_PX) for view in views[: args.free_maps]]
@@ -199,7 +194,7 @@ def _run(args: argparse.Namespace) -> int:
   models = {name: models[name] for name in (_MASKING, _HEURISTIC, _BASE)}
   models[_FREE] = lambda pixels: next(maps)
   print(f"\nThe middles of {len(views)} of them, {_FREE_PX}x{_FREE_PX}")
-  print(_tabulate(models, views, args.psnr, program))
+  print(_tabulate(models, views, args.psnr))
   unchanged = [_free_map(base, view, num_steps=0) for view in views]
   descended = {_MASKING: unchanged, _BASE: [base] * len(views), _FREE: free}
   for name, each in descended.items():
@@ -294,12 +289,10 @@ def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> J
   return nnx.merge(graph, local_copy(state.ema), local_copy(frozen))
 
 
-def _tabulate(
-  models: Mapping[str, Estimator], views: Sequence[Pixels], psnr_db: float, program: str
-) -> str:
+def _tabulate(models: Mapping[str, Estimator], views: Sequence[Pixels], psnr_db: float) -> str:
   scores: dict[str, list[ImageScores]] = {}
   for name, draw in tqdm(models.items(), unit="model", disable=None):
-    scores[name] = _score(draw, views, psnr_db, program)
+    scores[name] = _score(draw, views, psnr_db)
   by_view = zip(*scores.values(), strict=True)
   means = comparison.average([dict(zip(scores, row, strict=True)) for row in by_view])
   columns = tables.list_columns(means, kind="score")
@@ -311,16 +304,13 @@ def _tabulate(
   return align(rows)
 
 
-def _score(
-  draw: Estimator, views: Sequence[Pixels], psnr_db: float, program: str
-) -> list[ImageScores]:
-  def score(pixels: Pixels, jnd: np.ndarray) -> ImageScores:
+def _score(draw: Estimator, views: Sequence[Pixels], psnr_db: float) -> list[ImageScores]:
+  def score(pixels: Pixels) -> ImageScores:
     signs = draw_signs(pixels, seed=0)
-    noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=psnr_db, by_channel=True).pixels
-    return comparison.score(noisy, pixels, program=program)
+    noisy = scale_to_psnr(pixels, draw(pixels), signs, psnr_db=psnr_db, by_channel=True).pixels
+    return comparison.score(noisy, pixels)
 
-  with ThreadPoolExecutor() as pool:
-    return list(pool.map(score, views, [draw(pixels) for pixels in views]))
+  return [score(pixels) for pixels in views]
 
 
 def _count_wins(ours: Sequence[ImageScores], theirs: Sequence[ImageScores]) -> str:

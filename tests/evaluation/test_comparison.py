@@ -6,7 +6,7 @@ import pytest
 
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.scores import ImageScores
-from hvsjnd_jax.metrics import gmsd
+from hvsjnd_jax.metrics import cvvdp, gmsd
 from tests.support.comparisons import add, jnd, pixels
 
 __all__ = ["jnd", "pixels"]  # fixtures
@@ -49,14 +49,47 @@ def test_gain_is_positive_where_the_split_is_better():
 
 def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
   noisy = add(pixels, jnd, 30).pixels
-  measured = comparison.score(noisy, pixels, program=None)
-  pair = (jnp.asarray(image[None], jnp.float32) / 255 for image in (noisy, pixels))
+  measured = comparison.score(noisy, pixels)
+  pair = [jnp.asarray(image[None], jnp.float32) / 255 for image in (noisy, pixels)]
   assert measured["gmsd"] == pytest.approx(float(gmsd(*pair)[0]), rel=1e-5)
-  assert not [name for name in measured if "butteraugli" in name]
+  assert measured["cvvdp"] == pytest.approx(float(cvvdp(*pair)[0]), rel=1e-5)
+  assert list(measured) == [
+    *("psnr", "ssim", "ms_ssim", "gmsd", "fsim"),
+    *("butteraugli_3norm", "butteraugli_max", "ssimulacra2", "cvvdp"),
+    *("psnr_r", "psnr_g", "psnr_b"),
+  ]
+  assert measured["ms_ssim"] is None
 
 
 def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
   models = {"a": lambda _: jnd, "b": lambda _: jnd[::-1]}
-  noisy = comparison.compare(pixels, models, psnr_db=25, seed=0, program=None).noisy
+  noisy = comparison.compare(pixels, models, psnr_db=25, seed=0).noisy
   change = {name: copy.astype(int) - pixels for name, copy in noisy.items()}
   assert (change["a"] * change["b"] >= 0).all()
+
+
+def test_both_protocols_are_judged(pixels: np.ndarray, jnd: np.ndarray):
+  cases = comparison.compare(pixels, {"a": lambda _: jnd}, psnr_db=25, seed=0).scores
+  assert list(cases) == ["channels", "channels_own", "total"]
+  for case, protocol in (("channels", "shared"), ("channels_own", "own")):
+    noisy = add(pixels, jnd, 25, protocol=protocol).pixels
+    assert cases[case]["a"] | comparison.score(noisy, pixels) == cases[case]["a"]
+  # Noise of one sign changes the luminance most, to which SSIM is tied.
+  assert cases["channels"]["a"]["ssim"] != cases["channels_own"]["a"]["ssim"]
+
+
+def test_shared_signs_have_a_loophole_and_own_signs_have_none():
+  """A checkerboard that knows nothing of the image, and puts red and blue apart from green."""
+  gray = np.full((64, 64, 3), 128, np.uint8)
+  odd = np.indices(gray.shape[:2]).sum(axis=0)[..., None] % 2 == np.asarray((0, 1, 0))
+  models = {"uniform": lambda _: np.ones(gray.shape), "board": lambda _: 0.1 + 0.9 * odd}
+  cases = comparison.compare(gray, models, psnr_db=32.57, seed=0).scores
+
+  def gain(case: comparison.Case) -> float:
+    board, uniform = (cases[case][name]["butteraugli_3norm"] for name in ("board", "uniform"))
+    assert board is not None
+    assert uniform is not None
+    return 1 - board / uniform
+
+  assert gain("channels") > 0.1  # 0.164 was measured
+  assert abs(gain("channels_own")) < 0.05  # 0.017

@@ -22,11 +22,21 @@ F32 = 1e-5
 F32_VARIANCE = 5e-5
 # One float32 computation compiled in two ways.
 COMPILED = 2e-5
+# Scores of equal images: exact, but for Butteraugli, a root of squares, which under `jax.jit` are
+# those of float32 rounding; 1.1e-4 was measured, where 1 is just noticeable.
+EQUAL, EQUAL_BUTTERAUGLI = 1e-6, 2e-4
+
+# These ask which of the two is the reference: what it holds hides what is added to it.
+ASYMMETRIC = {name for name in METRICS if name.startswith(("ssimulacra2", "butteraugli", "cvvdp"))}
 
 
 def _side(name: str) -> int:
   """The least that a metric takes, and enough for something to be in the image."""
   return max(METRICS[name].smallest_px, 16 if METRICS[name].backbone else 24)
+
+
+def _equal_tolerance(name: str) -> float:
+  return EQUAL_BUTTERAUGLI if name.startswith("butteraugli") else EQUAL
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def bind(vgg16: VGG16) -> Callable[[str], Metric]:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_equal_symmetric_in_range_and_in_order(
+def test_equal_in_range_in_order_and_symmetric_or_not(
   bind: Callable[[str], Metric], draw_images: Images, name: str
 ):
   side = _side(name)
@@ -58,8 +68,11 @@ def test_equal_symmetric_in_range_and_in_order(
   )
   equal, some, more, swapped = np.asarray(scores, np.float64)
   table = METRICS[name]
-  np.testing.assert_allclose(equal, table.equal, rtol=0, atol=1e-6)
-  np.testing.assert_allclose(some, swapped, rtol=F32)
+  np.testing.assert_allclose(equal, table.equal, rtol=0, atol=_equal_tolerance(name))
+  if name in ASYMMETRIC:
+    assert abs(some - swapped) > F32 * abs(some)
+  else:
+    np.testing.assert_allclose(some, swapped, rtol=F32)
   assert all(table.lowest <= score <= table.highest + 1e-6 for score in (equal, some, more))
   assert equal > some > more if table.better == "higher" else equal < some < more
 
@@ -83,19 +96,19 @@ def test_hard_pairs_give_finite_values_and_gradients(
   metric = bind(name)
 
   @jax.jit
-  def run(distorted: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def run(distorted: jax.Array, reference: jax.Array) -> tuple[jax.Array, jax.Array]:
     scores, vjp = jax.vjp(lambda d: metric(d, reference), distorted)
     return scores, vjp(jnp.ones_like(scores))[0]
 
-  scores, gradients = run(distorted)
+  scores, gradients = run(distorted, reference)
   assert jnp.isfinite(scores).all()
   assert jnp.isfinite(gradients).all(axis=(1, 2, 3)).all()
-  np.testing.assert_allclose(
-    scores[-2:] if METRICS[name].backbone else scores[-5:], METRICS[name].equal, rtol=0, atol=1e-6
-  )
+  equal = scores[-2:] if METRICS[name].backbone else scores[-5:]
+  np.testing.assert_allclose(equal, METRICS[name].equal, rtol=0, atol=_equal_tolerance(name))
 
 
-@pytest.mark.parametrize("name", METRICS)
+# Eager, each operation is compiled by itself: once is enough of a function with two variants.
+@pytest.mark.parametrize("name", sorted(METRICS.keys() - {"butteraugli_max", "cvvdp_fhd"}))
 def test_batch_is_one_by_one_and_jit_is_eager(
   bind: Callable[[str], Metric], draw_images: Images, name: str
 ):
@@ -172,6 +185,18 @@ def test_smallest_size(bind: Callable[[str], Metric], draw_images: Images, name:
       bind(name)(images, images)
   distorted, reference = (draw_images(1, least, least, seed=seed) for seed in (1, 2))
   assert jnp.isfinite(jax.jit(bind(name))(distorted, reference)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].bytes_per_pixel])
+def test_memory_is_that_of_the_table(bind: Callable[[str], Metric], name: str):
+  side = 1024
+  image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+  memory = jax.jit(bind(name)).lower(image, image).compile().memory_analysis()
+  # The table's numbers are of the process, which needs more than the arrays alone.
+  share = memory.temp_size_in_bytes / side**2 / METRICS[name].bytes_per_pixel
+  assert 0.6 < share <= 1
 
 
 def test_overshoot_and_numpy_arrays_pass():

@@ -1,13 +1,9 @@
-"""Images, maps and a stand-in for Butteraugli, for tests of comparisons."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""Images and maps for tests of comparisons."""
 
 import numpy as np
 import pytest
 
-from hvsjnd_jax.evaluation.butteraugli_program import find_butteraugli
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.noise import SignProtocol, draw_signs
 from hvsjnd_jax.noise_scale import Noisy, scale_to_psnr
 
 SIZE = (48, 64)  # one for all tests: one compilation
@@ -26,28 +22,13 @@ def jnd(pixels: np.ndarray) -> np.ndarray:
   return np.random.default_rng(2).uniform(0.001, 0.02, pixels.shape).astype(np.float32)
 
 
-def add(pixels: np.ndarray, jnd: np.ndarray, db: float, *, by_channel: bool = True) -> Noisy:
-  signs = draw_signs(pixels, seed=0)
+def add(
+  pixels: np.ndarray,
+  jnd: np.ndarray,
+  db: float,
+  *,
+  by_channel: bool = True,
+  protocol: SignProtocol = "shared",
+) -> Noisy:
+  signs = draw_signs(pixels, seed=0, protocol=protocol)
   return scale_to_psnr(pixels, jnd, signs, psnr_db=db, by_channel=by_channel)
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-  """Puts a script in butteraugli_main's place, alone on the PATH; returns where."""
-
-  def write(script: str) -> str:
-    folder = tmp_path / "bin"
-    folder.mkdir(exist_ok=True)
-    file = folder / "butteraugli_main"
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    found = find_butteraugli()
-    assert found is not None
-    return found
-
-  return write
-
-
-# Its distances: 3.25 and 1.5, where it is given two PNG files, the original first.
-SAYS = '[ -s "$1" ] && [ -s "$2" ] && echo "3.2500000000" && echo "3-norm: 1.500000"'
