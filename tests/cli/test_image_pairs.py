@@ -32,7 +32,9 @@ def test_folders_match_by_name(tmp_path: Path):
   }
   assert not pairs.unmatched
   distorted, reference = pairs.read(coded / "b.png")
-  assert (distorted == 9).all() and (reference == 0).all() and reference.shape == (4, 6, 3)
+  assert (distorted == 9).all()
+  assert (reference == 0).all()
+  assert reference.shape == (4, 6, 3)
 
 
 def test_files_need_no_common_name(tmp_path: Path):

@@ -44,7 +44,8 @@ def test_folders_are_scored(folders: Path, capsys: pytest.CaptureFixture[str]):
   assert stderr == ""
   report = json.loads(Path("out/r.json").read_text())
   assert list(report) == ["distorted", "reference", "metrics", "images", "mean", "errors"]
-  assert report["metrics"] == ["psnr", "ssim"] and report["errors"] == []
+  assert report["metrics"] == ["psnr", "ssim"]
+  assert report["errors"] == []
   for image, name in zip(report["images"], "ab", strict=True):
     files = {"distorted": f"coded/{name}.bmp", "reference": f"photos/{name}.png"}
     assert image.items() >= {"name": name, "height": 20, "width": 28, **files}.items()
@@ -131,4 +132,5 @@ def test_useless_arguments_end_in_one_line(
   assert run(*arguments) == 2
   stdout, stderr = capsys.readouterr()
   assert stdout == ""
-  assert stderr.startswith(f"metrics: {reason}") and stderr.count("\n") == 1
+  assert stderr.startswith(f"metrics: {reason}")
+  assert stderr.count("\n") == 1
