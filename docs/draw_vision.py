@@ -27,6 +27,7 @@ from hvsjnd_jax.viz.sheets import jet
 
 SIGMA = 8  # of the noise, in gray levels
 QUALITY = 20  # of the JPEG file
+STEPS = 20  # of a map's colours: with all of them the file is twice as large
 
 # All lengths are in inches.
 WIDTH, HEIGHT = 9.6, 7.5
@@ -36,7 +37,7 @@ LEFT, RIGHT = 0.1, 4.99
 BOTTOMS = (3.99, 0.42)
 INK = "#222222"
 
-Panel = tuple[str, np.ndarray]
+Panel = tuple[str, np.ndarray, int]  # title, map and full scale
 
 
 def distort(pixels: Pixels) -> Pixels:
@@ -50,10 +51,8 @@ def distort(pixels: Pixels) -> Pixels:
   return np.concatenate([noisy[:, :middle], coded[:, middle:]], axis=1)
 
 
-def compute(
-  distorted: Pixels, reference: Pixels
-) -> tuple[float, list[tuple[str, np.ndarray, int]]]:
-  """Computes SSIMULACRA 2's score, and the title, map and full scale of the others."""
+def compute(distorted: Pixels, reference: Pixels) -> tuple[float, list[Panel]]:
+  """Computes SSIMULACRA 2's score, and the panels of the others."""
   pair = [jnp.asarray(pixels[None], jnp.float32) / 255 for pixels in (distorted, reference)]
 
   @jax.jit
@@ -75,7 +74,7 @@ def compute(
   ]
 
 
-def draw(distorted: Pixels, score: float, maps: list[tuple[str, np.ndarray, int]]) -> Figure:
+def draw(distorted: Pixels, score: float, maps: list[Panel]) -> Figure:
   """Lays the photograph and the three maps out, each map with its scale."""
   mpl.rcParams["font.family"] = "DejaVu Sans"
   figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")
@@ -83,7 +82,7 @@ def draw(distorted: Pixels, score: float, maps: list[tuple[str, np.ndarray, int]
   title = f"Left: noise of {SIGMA} gray levels; right: JPEG of quality {QUALITY}.\n"
   _show(figure, places[0], f"{title}SSIMULACRA 2: {score:.1f} (no map)", distorted)
   for place, (title, values, full) in zip(places[1:], maps, strict=True):
-    _show(figure, place, title, jet(np.clip(values / full, 0, 1)))
+    _show(figure, place, title, _colour(values / full))
     unit = "distance; 1 is just noticeable" if full == 4 else "JOD lost here"
     _draw_scale(figure, place, full, unit)
   return figure
@@ -100,28 +99,37 @@ def _show(figure: Figure, place: tuple[float, float], title: str, pixels: Pixels
 def _draw_scale(figure: Figure, place: tuple[float, float], full: int, unit: str) -> None:
   x, y = place
   axes = figure.add_axes(_relative(x, y - 0.17, 1.9, 0.11))
-  colours = jet(np.linspace(0, 1, 256)[None])[0] / 255
+  colours = _colour(np.linspace(0, 1, 256)[None])[0] / 255
   mappable = ScalarMappable(Normalize(0, full), ListedColormap(colours))
   bar = figure.colorbar(mappable, cax=axes, orientation="horizontal", ticks=range(full + 1))
   bar.ax.tick_params(labelsize=8, length=2, pad=1)
   axes.text(1.04, 0.5, unit, transform=axes.transAxes, fontsize=8, color=INK, va="center")
 
 
-def _relative(x: float, y: float, width: float, height: float) -> tuple[float, ...]:
+def _colour(values: np.ndarray) -> Pixels:
+  return jet(np.round(np.clip(values, 0, 1) * STEPS) / STEPS)
+
+
+def _relative(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
   return x / WIDTH, y / HEIGHT, width / WIDTH, height / HEIGHT
 
 
+def save(figure: Figure, file: Path) -> None:
+  """Writes the figure in as few bytes as PNG can."""
+  drawn = io.BytesIO()
+  figure.savefig(drawn)
+  Image.open(drawn).convert("RGB").save(file, "PNG", optimize=True)
+
+
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument(
-    "--out", type=Path, default=Path(__file__).with_name("vision_maps.png"), metavar="FILE"
-  )
-  args = parser.parse_args()
+  parser = argparse.ArgumentParser(description="Draw the maps of models of vision.")
+  default = Path(__file__).with_name("vision_maps.png")
+  parser.add_argument("file", nargs="?", type=Path, default=default, help="default: %(default)s")
+  file = parser.parse_args().file
   reference = skimage.data.chelsea()
   distorted = distort(reference)
-  draw(distorted, *compute(distorted, reference)).savefig(args.out)
+  save(draw(distorted, *compute(distorted, reference)), file)
+  print(f"{file} written")
 
 
 if __name__ == "__main__":
