@@ -27,14 +27,15 @@ from hvsjnd_jax.viz.sheets import jet
 
 SIGMA = 8  # of the noise, in gray levels
 QUALITY = 20  # of the JPEG file
-STEPS = 20  # of a map's colours: with all of them the file is twice as large
+STEPS = 16  # of a map's colours: with all of them the file is twice as large
+PART = np.s_[12:288, 18:432]  # what is shown, pixel by pixel
 
 # All lengths are in inches.
-WIDTH, HEIGHT = 9.6, 7.5
+WIDTH, HEIGHT = 8.86, 7.02
 DPI = 100
-PANEL = (4.51, 3.0)
-LEFT, RIGHT = 0.1, 4.99
-BOTTOMS = (3.99, 0.42)
+PANEL = (4.14, 2.76)
+LEFT, RIGHT = 0.1, 4.62
+BOTTOMS = (3.75, 0.42)
 INK = "#222222"
 
 Panel = tuple[str, np.ndarray, int]  # title, map and full scale
@@ -90,7 +91,7 @@ def draw(distorted: Pixels, score: float, maps: list[Panel]) -> Figure:
 
 def _show(figure: Figure, place: tuple[float, float], title: str, pixels: Pixels) -> None:
   axes = figure.add_axes(_relative(*place, *PANEL))
-  axes.imshow(pixels, aspect="auto", interpolation="none")
+  axes.imshow(pixels[PART], aspect="auto", interpolation="none")
   axes.set_xticks([])
   axes.set_yticks([])
   axes.set_title(title, loc="left", fontsize=10, color=INK, pad=4)

@@ -57,8 +57,8 @@ from hvsjnd_jax.viz.sheets import jet
 
 _DEFAULT = "psnr,ssim,ssimulacra2,butteraugli_3norm,cvvdp"
 
-# The host's memory for each of the image's pixels; measured with all metrics and maps.
-_BYTES_PER_PIXEL = 800
+# The host's memory for each of the image's pixels, most of it that of a metric or a map.
+_BYTES_PER_PIXEL = 400
 
 
 class _Model(NamedTuple):

@@ -1,11 +1,12 @@
 """Tests that `vision` times ours, and its originals where they are."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from hvsjnd_jax.evaluation.butteraugli_program import find_butteraugli
 from tests.benchmarks import vision
+from tests.support.butteraugli_program import PROGRAM
 
 
 def test_originals_are_timed_or_the_reason_told(capsys: pytest.CaptureFixture[str]):
@@ -23,8 +24,8 @@ def test_originals_are_timed_or_the_reason_told(capsys: pytest.CaptureFixture[st
   assert together.endswith(" ms")
 
 
-@pytest.mark.skipif(find_butteraugli() is None, reason="no butteraugli_main")
-def test_program_is_given_the_pair(tmp_path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.skipif(PROGRAM is None, reason="no butteraugli_main")
+def test_program_is_given_the_pair(tmp_path: Path):
   pixels = vision.to_uint8(vision.draw_image(24, 32))[0]
   files = [tmp_path / "distorted.png", tmp_path / "reference.png"]
   for file in files:

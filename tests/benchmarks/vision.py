@@ -37,11 +37,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvsjnd_jax.data.images import to_uint8, write_png
-from hvsjnd_jax.evaluation.butteraugli_program import ADVICE, find_butteraugli
-from hvsjnd_jax.evaluation.butteraugli_program import butteraugli as measure_by_program
 from hvsjnd_jax.metrics import butteraugli, cvvdp, ssimulacra2
 from hvsjnd_jax.ops.types import Pixels
 from tests.benchmarks.pictures import draw_image
+from tests.support.butteraugli_program import PROGRAM, run_butteraugli
 
 _METRICS: dict[str, Callable[..., jax.Array]] = {
   "ssimulacra2": ssimulacra2,
@@ -189,10 +188,10 @@ def time_program(
   distorted: Pixels, reference: Pixels, files: Sequence[Path], *, runs: int
 ) -> Original | LeftOut:
   """Times butteraugli_main, and what it needs besides starting."""
-  program = find_butteraugli()
-  if program is None:
-    return LeftOut(ADVICE)
-  score = measure_by_program(program, distorted, reference)["butteraugli_3norm"]
+  if PROGRAM is None:
+    return LeftOut("butteraugli_main is not on the PATH: apt install libjxl-devtools")
+  program = PROGRAM
+  score = run_butteraugli(distorted, reference, files[0].parent)["butteraugli_3norm"]
   tiny = [file.with_name(f"tiny_{file.name}") for file in files]
   for file, pixels in zip(tiny, (distorted, reference), strict=True):
     write_png(file, pixels[:8, :8])
