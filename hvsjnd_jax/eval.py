@@ -133,7 +133,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     "--vgg16",
     type=Path,
     metavar="DIR",
-    help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
+    help="for dists: a folder with VGG16's weights, made by convert.from_torch in a clone",
   )
   parser.add_argument(
     "--save", type=Path, metavar="DIR", help="write pictures of each image to this folder"

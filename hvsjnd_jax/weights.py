@@ -275,7 +275,8 @@ def read_backbone_manifest(network: str, folder: Folder | None) -> dict[str, Any
   """
   title, file, place = _ORIGINS[network][1:]
   advice = (
-    f"get {file} {place}, and convert it: python -m convert.from_torch --{network} {file} --out DIR"
+    f"get {file} {place}, and convert it in a clone of the repository: "
+    f"python -m convert.from_torch --{network} {file} --out DIR"
   )
   if folder is None or not os.path.lexists(folder):
     absent = "no folder given" if folder is None else f"{folder}: no such folder"

@@ -24,21 +24,20 @@ from hvsjnd_jax.weights import build_model, save
 from tests.support.golden_backbones import build
 from tests.support.golden_weights import draw_state
 
-# The tolerances are those of float32 on a CPU; an accelerator may multiply in less.
+# Tolerances are those of float32 on a CPU; an accelerator may multiply in lower precision.
 if "JAX_PLATFORMS" not in os.environ:
   jax.config.update("jax_platforms", "cpu")
-# Most of the suite's time is LLVM's: a third of it without. `optimized` undoes it.
+# LLVM's optimisations take two thirds of the suite's time. The fixture `optimized` turns them on.
 jax.config.update("jax_disable_most_optimizations", True)
 
-
-# The same examples everywhere, few, as slow as they are: the first one compiles.
+# Examples are the same everywhere, few, and may take long, as the first one compiles.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=10)
 settings.load_profile("fixed")
 
 
 @pytest.fixture
 def optimized() -> Iterator[None]:
-  """Compiles as users do."""
+  """Compiles with optimisations, as users do."""
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", True)
@@ -61,8 +60,8 @@ FINITE_DIFFERENCE = 1e-6
 def check_gradient() -> Callable[..., None]:
   """Reverse mode against central differences, in float64, along random directions.
 
-  As `jax.test_util.check_grads`, but compiled once, which it is ten times as fast for a
-  network.
+  Works as `jax.test_util.check_grads`, but compiles once, which for a network is ten times as
+  fast.
   """
 
   def check(function: Callable[..., Any], *arguments: Any) -> None:

@@ -52,7 +52,6 @@ numpy.savez("jnd.npz", both=jnd, one=estimate(images[:1]))
 def test_printed_lines_run_without_the_package(
   folder: Path, capsys: pytest.CaptureFixture[str], resolution: str | None, attention: str | None
 ):
-  chosen: dict[str, Any] = {"resolution": resolution, "attention": attention}
   options = [] if resolution is None else [f"--resolution={resolution}"]
   options += [] if attention is None else [f"--attention-layer={attention}"]
   assert main([*SIZE, "--out", "jnd.bin", *options]) == 0
@@ -63,7 +62,8 @@ def test_printed_lines_run_without_the_package(
   images = np.random.default_rng(0).random((2, 19, 26, 3), np.float32)
   np.save("images.npy", images)
   run_alone(lines, folder)
-  wanted = np.asarray(hvsjnd_jax.estimate(hvsjnd_jax.load(), images, **chosen))
+  asked: dict[str, Any] = {"resolution": resolution, "attention_layer": attention}
+  wanted = np.asarray(hvsjnd_jax.estimate(hvsjnd_jax.load(), images, **asked))
   with np.load("jnd.npz") as maps:
     tolerance = FOLDED * wanted.max()
     np.testing.assert_allclose(maps["both"], wanted, rtol=0, atol=tolerance)

@@ -251,7 +251,8 @@ def test_absent_backbone_says_where_it_comes_from(tmp_path: Path, network: str, 
   message = str(caught.value)
   assert (f"{folder}: no such folder" if given else "no folder given") in message
   assert f"get {file} {place}" in message
-  assert message.endswith(f"python -m convert.from_torch --{network} {file} --out DIR")
+  command = f"python -m convert.from_torch --{network} {file} --out DIR"
+  assert message.endswith(f"convert it in a clone of the repository: {command}")
 
 
 def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path, vgg16: VGG16):

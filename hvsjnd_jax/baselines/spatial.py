@@ -29,7 +29,7 @@ def uniform(images: RGBImagesLike) -> RGBImages:
   Raises:
     TypeError: If the images are neither float32 nor float64.
     ValueError: If the shape is not [B, H, W, 3], if a side is below 8 pixels, or if values are
-      outside [0, 1], such as 0..255.
+      not finite or are outside [0, 1], such as 0..255.
 
   Examples:
     >>> round(255 * float(uniform(jnp.zeros((1, 16, 16, 3))).mean()), 3)

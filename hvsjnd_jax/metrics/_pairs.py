@@ -20,25 +20,21 @@ from hvsjnd_jax.ops.types import Images, Planes
 def check_pair(
   metric: str, distorted: Images, reference: Images, *, smallest_px: int = 1
 ) -> tuple[Images, Images]:
-  """Refuses what a metric cannot take, and gives the pair as JAX arrays.
-
-  Type and shape are checked always, under `jax.jit` too. Values are checked only where
-  there are any: not of what `jax.jit`, `jax.grad` or `jax.vmap` traces. They must be finite,
-  and may lie 0.5 beyond [0, 1], for images that are not clipped.
+  """Checks a metric's images, by the contract in `ops.checks`, and returns them as JAX arrays.
 
   Args:
-    metric: Its name, for the message.
-    distorted: Images in [0, 1].
-    reference: Same shape.
-    smallest_px: What either side must have.
+    metric: The metric's name, for the message.
+    distorted: Images in [0, 1], of any number of channels.
+    reference: Originals, same shape.
+    smallest_px: The shortest side that the metric accepts.
 
   Returns:
     `distorted` and `reference`.
 
   Raises:
-    TypeError: If one is neither float32 nor float64.
-    ValueError: If the two are not of one shape [B, H, W, C], if a side is below
-      `smallest_px`, or if values are not finite or those of another range, such as 0..255.
+    TypeError: If an image is neither float32 nor float64.
+    ValueError: If the two differ in shape or are not [B, H, W, C], if a side is below
+      `smallest_px`, or if values are not finite or are outside [0, 1], such as 0..255.
   """
   pair = {"distorted": distorted, "reference": reference}
   for name, images in pair.items():

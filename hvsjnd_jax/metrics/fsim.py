@@ -50,8 +50,8 @@ def fsim(
   image has any (both are flat), all pixels weigh the same. FSIM does not see a difference between
   two flat grays, which have no features.
 
-  The root in every magnitude, sqrt(x² + y² + e), makes the gradient rounding noise at pixels that
-  are exactly flat, in every implementation; to train, pass `gradient_floor=1`.
+  The root in every magnitude, sqrt(x² + y² + e), amplifies the least noise in flat areas, as in
+  `gmsd`; to train, pass `gradient_floor=1`.
 
   Args:
     distorted: Images in [0, 1], [B, H, W, 3], or [B, H, W, 1] without `chroma`, with sides of at
@@ -94,10 +94,7 @@ def fsim(
   if chroma:
     in_i, in_q = (_similarity(*_halve(plane), _CHROMA_T) for plane in colours)
     similarity *= (jnp.abs(in_i * in_q) + 1e-12) ** _CHROMA_EXPONENT
-  weights = jnp.maximum(*congruency)
-  featured = weights.sum(axis=(1, 2), keepdims=True) > 0
-  weights = jnp.where(featured, weights, 1)
-  return (similarity * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
+  return _average(similarity, weights=jnp.maximum(*congruency))
 
 
 def _halve(planes: Planes) -> tuple[Planes, Planes]:
@@ -108,6 +105,13 @@ def _halve(planes: Planes) -> tuple[Planes, Planes]:
 
 def _similarity(a: Planes, b: Planes, stability: float) -> Planes:
   return (2 * a * b + stability) / (a**2 + b**2 + stability)
+
+
+def _average(similarity: Planes, *, weights: Planes) -> Scores:
+  """Averages over the pixels, which all weigh the same where no weight is above 0."""
+  featured = weights.sum(axis=(1, 2), keepdims=True) > 0
+  weights = jnp.where(featured, weights, 1)
+  return (similarity * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
 
 
 def _phase_congruency(luma: Planes, *, floor: float) -> Planes:

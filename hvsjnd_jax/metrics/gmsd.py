@@ -21,11 +21,11 @@ def gmsd(distorted: Images, reference: Images, *, gradient_floor: float = 1e-12)
   where g and d are Prewitt gradient magnitudes sqrt(x² + y² + e) of the 2x2-averaged images, with
   zeros around them, and T = 170 on the 0..255 scale. The last row of an odd side is left out.
 
-  Where an image is exactly flat (JPEG's blocks, saturated skies), x and y are rounding errors, and
-  with the published e = 1e-12 the root turns them into gradients of full size: there the metric's
-  gradient is noise, in every implementation. To train against it, pass `gradient_floor=1`: flat
-  pixels stay quiet, and the score changes by a few per cent (0.0574 to 0.0554 for a JPEG
-  photograph).
+  With the published e = 1e-12 the root's gradient is of full size however small x and y are, so
+  that it amplifies the least noise in flat areas. Where an image is exactly flat (JPEG's blocks,
+  saturated skies), x and y are 0 here; in other implementations they are rounding errors, and the
+  metric's gradient is noise. To train against it, pass `gradient_floor=1`: flat areas stay quiet,
+  and the score changes by a few per cent (0.0574 to 0.0554 for a JPEG photograph).
 
   Args:
     distorted: Images in [0, 1], [B, H, W, C], with sides of at least 6 pixels.

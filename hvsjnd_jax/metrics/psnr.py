@@ -25,7 +25,7 @@ def psnr(distorted: Images, reference: Images) -> Scores:
   Raises:
     TypeError: If an image is neither float32 nor float64.
     ValueError: If the two differ in shape or are not [B, H, W, C], if a side is too short, or
-      if values are outside [0, 1], such as 0..255.
+      if values are not finite or are outside [0, 1], such as 0..255.
 
   The 100 dB of equal images are the published JND code's convention.
 

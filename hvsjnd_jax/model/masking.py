@@ -57,7 +57,7 @@ def threshold(images: RGBImagesLike) -> RGBImages:
 
   Source: Legge & Foley, "Contrast masking in human vision", 1980, for the power of contrast;
   the rest is ours. The constants were chosen on training photographs, by Butteraugli, for
-  noise of one PSNR in every channel; the card of the default weights describes the search.
+  noise of one PSNR in every channel; docs/experiments.md describes the search.
 
   Examples:
     >>> gray = jnp.full((1, 8, 8, 3), 0.5)

@@ -97,8 +97,8 @@ def correlate(planes: Planes, kernel: Kernel, *, border: Border = "symmetric") -
 def gradient(arrays: Array, taps: Taps, *, border: Border = "symmetric") -> tuple[Array, Array]:
   """Returns the slopes along a row and along a column, over two pixels.
 
-  Each is a difference of two weighted means over three pixels across it. Whole numbers are
-  divided last, so that ties among 8-bit levels stay ties.
+  Each is a difference of two weighted means over three pixels across it. The division comes last,
+  so that slopes are exactly 0 where an image is flat, and equal where 8-bit levels are equal.
 
   Args:
     arrays: Planes, or images [B, H, W, C].

@@ -133,8 +133,8 @@ class JNDConfig(StageConfig):
       check(
         name,
         self.quality_form != "aic" or getattr(self, name) != "",
-        "a folder of weights for quality_form 'aic' (python -m convert.from_torch "
-        f"--{name} {file} --out DIR)",
+        "a folder of weights for quality_form 'aic' (in a clone of the repository: "
+        f"python -m convert.from_torch --{name} {file} --out DIR)",
       )
 
 

@@ -3,6 +3,22 @@
 Images and maps are float32 in [0, 1], NHWC, RGB. An objective returns the total and every term
 by name, as scalars. Every image has its own key, from which its noise is drawn, so that a batch
 computed in parts, on any devices, sees the same noise.
+
+Stage 2's objective sums the paper's three losses and one on masking. Magnitude says how much
+noise there is to be; quality compares x2 with y2; attention compares xc with yc; visibility
+keeps noise even in units of the masking threshold, which are those of "geometric" too
+(`masking.threshold`). The config chooses the forms of the first three:
+
+  magnitude_form  "geometric" `magnitude_loss` and "rms" `rms_magnitude_loss` (ours),
+                  "mean" `mean_magnitude_loss`, "total_variation" `total_variation_loss`
+  quality_form    "ms_ssim_gmsd" `quality_loss` (ours), "ms_ssim" 1 - MS-SSIM (variant
+                  "reference"), "aic" `aic_loss` of the trio that y2's class picks
+  quality_domain  "perceptual" (the paper's); "pixels" compares x with y and classifies y,
+                  to see what the perceptual domain is worth
+  attention_form  "l1" (ours), "kl", "correlation": `attention_loss`
+
+The three released objectives are "mean" · 0.1 + "aic", "total_variation" + "aic", and
+"mean" · 0.1 + "ms_ssim", all without an attention or a visibility term.
 """
 
 from collections.abc import Callable
@@ -14,11 +30,12 @@ from jaxtyping import Array, Float, Key
 
 from hvsjnd_jax.metrics import ms_ssim
 from hvsjnd_jax.metrics.backbones import Backbones
+from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.model.jnd_map import draw_jnd
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.masking import threshold
-from hvsjnd_jax.model.priors import compute_priors
+from hvsjnd_jax.model.priors import Priors, compute_priors
 from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.ops.types import RGBImages
 from hvsjnd_jax.training.config import (
@@ -137,21 +154,8 @@ def jnd_objective(
 ) -> tuple[Array, Terms]:
   """Computes stage 2's objective: as much noise as asked for, hidden as well as can be.
 
-  The total is a weighted sum of the paper's three losses and one on masking. Magnitude says
-  how much noise there is to be; quality compares x2 with y2; attention compares xc with yc;
-  visibility keeps noise even in units of the masking threshold, which are those of
-  "geometric" too (`masking.threshold`). The first three have forms:
-
-    magnitude_form  "geometric" `magnitude_loss` and "rms" `rms_magnitude_loss` (ours),
-                    "mean" `mean_magnitude_loss`, "total_variation" `total_variation_loss`
-    quality_form    "ms_ssim_gmsd" `quality_loss` (ours), "ms_ssim" 1 - MS-SSIM (variant
-                    "reference"), "aic" `aic_loss` of the trio that y2's class picks
-    quality_domain  "perceptual" (the paper's); "pixels" compares x with y and classifies y,
-                    to see what the perceptual domain is worth
-    attention_form  "l1" (ours), "kl", "correlation": `attention_loss`
-
-  The three released objectives are "mean" · 0.1 + "aic", "total_variation" + "aic", and
-  "mean" · 0.1 + "ms_ssim", all without an attention or a visibility term.
+  The total is a weighted sum of four terms; the module's docstring describes them and their
+  forms.
 
   Args:
     model: Its generator is trained; differentiate with respect to that alone.
@@ -166,10 +170,9 @@ def jnd_objective(
   Raises:
     ValueError: If the form "aic" gets no backbones.
 
-  Source: Jin et al., arXiv 2208.07583. Weights, target and the visibility term are ours:
-  the paper's are not published. Deviation: GMSD and FSIM train with a floor of 1 gray
-  level under their gradient magnitudes, where the published 1e-12 makes noise of the
-  gradient.
+  Source: Jin et al., arXiv 2208.07583. Weights, target and the visibility term are ours: the
+  paper's are not published. Deviation: GMSD and FSIM train with a floor of 1 gray level under
+  their gradient magnitudes, where the published 1e-12 makes noise of the gradient.
 
   Examples:
     >>> def measure(model, images):
@@ -184,11 +187,7 @@ def jnd_objective(
   clean = jax.lax.stop_gradient(
     compute_priors(model.hvs_sd, images, attention_layer=config.attention_layer)
   )
-  jnd = draw_jnd(
-    model.generator, images, clean.attention, clean.gradient, resolution=config.resolution
-  )
-  signs = jax.vmap(lambda key: random_signs(key, images.shape[1:3]))(keys)
-  distorted = inject(images, jnd, signs, lmbda=config.lmbda)
+  jnd, distorted = _distort(model.generator, images, clean, keys, config=config)
   noisy = compute_priors(model.hvs_sd, distorted, attention_layer=config.attention_layer)
 
   thresholds = threshold(images)
@@ -203,6 +202,20 @@ def jnd_objective(
     "attention": attention_loss(noisy.attention, clean.attention, form=config.attention_form),
     "visibility": visibility_loss(amplitudes, power=config.visibility_power),
   }
+  return _weigh(losses, config)
+
+
+def _distort(
+  generator: JNDGenerator, images: RGBImages, priors: Priors, keys: Keys, *, config: JNDConfig
+) -> tuple[RGBImages, RGBImages]:
+  """Draws the JND maps, and injects noise of random sign scaled by them."""
+  jnd = draw_jnd(generator, images, priors.attention, priors.gradient, resolution=config.resolution)
+  signs = jax.vmap(lambda key: random_signs(key, images.shape[1:3]))(keys)
+  return jnd, inject(images, jnd, signs, lmbda=config.lmbda)
+
+
+def _weigh(losses: dict[str, Losses], config: JNDConfig) -> tuple[Array, Terms]:
+  """Averages each loss over the batch, and sums them by the config's weights."""
   terms = {name: loss.mean() for name, loss in losses.items()}
   total = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
   return jnp.asarray(total), terms

@@ -36,7 +36,7 @@ from torch import nn
 
 from hvsjnd_jax import metrics
 from hvsjnd_jax.metrics.backbones import VGG16
-from hvsjnd_jax.metrics.dists import load_weights as load_dists_weights
+from hvsjnd_jax.metrics.dists import load_weights
 from tests.benchmarks.pictures import draw_image
 
 _WIDTHS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
@@ -169,8 +169,8 @@ def _import_piq(vgg16: VGG16) -> types.ModuleType:
     network.features = nn.Sequential(*layers)
     return network
 
-  def load_weights(*_: object, **__: object) -> dict[str, torch.Tensor]:
-    alphas, betas = zip(*load_dists_weights(), strict=True)
+  def load_state(*_: object, **__: object) -> dict[str, torch.Tensor]:
+    alphas, betas = zip(*load_weights(), strict=True)
     stages = {"alpha": alphas, "beta": betas}
     return {
       name: torch.from_numpy(np.concatenate(parts).astype(np.float32))[None, :, None, None]
@@ -183,7 +183,7 @@ def _import_piq(vgg16: VGG16) -> types.ModuleType:
   vars(models).update(vgg16=build_vgg16, vgg19=build_vgg16, inception=inception)
   vars(torchvision).update(models=models)
   sys.modules |= {"torchvision": torchvision, "torchvision.models": models}
-  torch.hub.load_state_dict_from_url = load_weights
+  torch.hub.load_state_dict_from_url = load_state
   return importlib.import_module("piq")
 
 

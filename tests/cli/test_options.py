@@ -34,8 +34,9 @@ WRONG = {
   "no metric": (("--path", "photos", "--metrics", ""), "--metrics: unknown metric ''; known: psnr"),
   "metric without its network": (
     ("--path", "photos", "--metrics", "psnr,dists"),
-    "--metrics dists: .*vgg16-397923af.pth .*https://download.pytorch.org.*: "
-    "python -m convert.from_torch --vgg16 vgg16-397923af.pth --out DIR; then add --vgg16 DIR",
+    "--metrics dists: .*vgg16-397923af.pth .*https://download.pytorch.org.*"
+    "in a clone of the repository: python -m convert.from_torch --vgg16 vgg16-397923af.pth "
+    "--out DIR; then add --vgg16 DIR",
   ),
   "no such network": (
     ("--path", "photos", "--metrics", "dists", "--vgg16", "nowhere"),

@@ -1,4 +1,4 @@
-"""The whole path against the published implementation's numbers; see data/README.md."""
+"""The whole path against the published implementation's numbers; see tests/goldens/README.md."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ways to spoil the bytes of a file, whatever is in them."""
+"""Ways to damage the bytes of a file, whatever they hold."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ Damage = Callable[[bytes, np.random.Generator], bytes]
 
 
 def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
-  """From one bit to eight."""
+  """Flips one to eight bits."""
   flipped = bytearray(data)
   for _ in range(rng.integers(1, 9)):
     flipped[rng.integers(len(data))] ^= 1 << int(rng.integers(8))

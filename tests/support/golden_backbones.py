@@ -11,7 +11,7 @@ from tests.support.golden_weights import draw_state
 
 
 def draw(network: str, seed: int) -> dict[str, np.ndarray]:
-  """A state dict as torchvision has it, but for VGG16's dense layers."""
+  """Draws a state dict with torchvision's names, without the dense layers of VGG16."""
   shapes: dict[str, tuple[int, ...]] = {k: shape for k, (_, shape) in BACKBONES[network].items()}
   for key in list(shapes):
     if key.endswith("running_var"):
@@ -21,7 +21,7 @@ def draw(network: str, seed: int) -> dict[str, np.ndarray]:
 
 @functools.cache  # nothing changes a frozen network
 def build(network: str, seed: int) -> Any:
-  """The network with those weights."""
+  """Builds the network with those weights."""
   arrays, faults = convert(network, draw(network, seed))
   assert not faults
   return build_backbone(network, arrays, source="the recipe")

@@ -14,7 +14,7 @@ PAIRS: tuple[str, ...] = ("coffee_176_noise", "chelsea_256x384_jpeg", "astronaut
 
 
 def read_pair(name: str) -> dict[str, np.ndarray]:
-  """The numbers of a pair, with `distorted` and `reference`, uint8 [H, W, 3]."""
+  """Reads the numbers of a pair, with `distorted` and `reference`, uint8 [H, W, 3]."""
   with np.load(DATA / f"metrics_{name}.npz") as file:
     arrays = dict(file)
   if "reference" not in arrays:
@@ -27,6 +27,6 @@ def read_pair(name: str) -> dict[str, np.ndarray]:
 
 
 def to_images(golden: dict[str, np.ndarray]) -> tuple[jnp.ndarray, jnp.ndarray]:
-  """Distorted and reference, float32 in [0, 1], [1, H, W, 3]."""
+  """Scales distorted and reference to float32 in [0, 1], [1, H, W, 3]."""
   distorted, reference = (golden[name][None] / 255 for name in ("distorted", "reference"))
   return jnp.asarray(distorted, jnp.float32), jnp.asarray(reference, jnp.float32)

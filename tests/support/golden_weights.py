@@ -1,4 +1,4 @@
-"""The recipe behind the golden files: weights from a seed, by PyTorch key. NumPy only."""
+"""The recipe behind the golden files: weights drawn from a seed, by PyTorch key, in NumPy."""
 
 import hashlib
 import zlib
@@ -12,7 +12,7 @@ def _rng(seed: int, key: str) -> np.random.RandomState:
 
 
 def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
-  """One parameter of either network, float32, in PyTorch's layout."""
+  """Draws one parameter of either network, float32, in PyTorch's layout."""
   rng = _rng(seed, key)
   leaf = key.split(".")[-1]
   if leaf == "beta":
@@ -32,13 +32,13 @@ def draw(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def draw_vgg16(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
-  """One parameter of VGG16, under torchvision's name."""
+  """Draws one parameter of VGG16, under torchvision's name."""
   array = draw(seed, key, shape)
   return (array * 1.4).astype(np.float32) if key.endswith("weight") else array
 
 
 def draw_classifier(seed: int, key: str, shape: tuple[int, ...]) -> np.ndarray:
-  """One parameter or statistic of ResNet-34, under torchvision's name."""
+  """Draws one parameter or statistic of ResNet-34, under torchvision's name."""
   rng, leaf = _rng(seed, key), key.split(".")[-1]
   if leaf == "num_batches_tracked":
     return np.array(1, np.int64)
@@ -61,13 +61,13 @@ _RECIPES = {"vgg16": draw_vgg16, "classifier": draw_classifier}
 def draw_state(
   seed: int, shapes: Mapping[str, tuple[int, ...]], *, network: str = ""
 ) -> dict[str, np.ndarray]:
-  """A whole state dict; `shapes` are PyTorch's, by key."""
+  """Draws a whole state dict; `shapes` are those of PyTorch, by key."""
   recipe = _RECIPES.get(network, draw)
   return {key: recipe(seed, key, shape) for key, shape in shapes.items()}
 
 
 def digest(state: Mapping[str, np.ndarray]) -> str:
-  """SHA-256 over keys and bytes in the order of the keys."""
+  """Hashes keys and bytes with SHA-256, in the order of the keys."""
   sha = hashlib.sha256()
   for key in sorted(state):
     sha.update(key.encode())

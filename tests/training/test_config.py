@@ -121,7 +121,8 @@ def test_aic_needs_the_folders_of_its_networks():
   config.jnd.quality_form = "aic"
   for name, file in (("vgg16", "vgg16-397923af.pth"), ("classifier", "CL_resNet34.pth")):
     command = rf"python -m convert\.from_torch --{name} {file} --out DIR"
-    with pytest.raises(ValueError, match=rf"config\.jnd\.{name} must be a folder .*{command}"):
+    advice = rf"a folder .*\(in a clone of the repository: {command}\)"
+    with pytest.raises(ValueError, match=rf"config\.jnd\.{name} must be {advice}"):
       config.validate()
     setattr(config.jnd, name, "folder")
   config.validate()
