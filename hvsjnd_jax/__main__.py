@@ -8,6 +8,7 @@ from hvsjnd_jax.cli.command import make_parser
 COMMANDS = {
   "eval": "JND maps of photographs, noise scaled by them, and its PSNR",
   "compare": "how visible the noise of several JND models is at the same PSNR",
+  "metrics": "image-quality scores of pairs of images, and maps of what differs visibly",
   "calibrate": "how strong and how visible the noise of each lmbda is",
   "export": "the estimator in one file, which runs without this package",
   "train": "training of both networks, and their weights for eval",

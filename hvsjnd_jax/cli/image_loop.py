@@ -30,14 +30,16 @@ def computing(
   compute: Callable[[Pixels], _Result],
   *,
   bytes_per_pixel: int,
+  smallest_px: int = MIN_SIDE_PX,
 ) -> Iterator[Iterator[tuple[Path, Outcome[_Result]]]]:
   """Computes a result for each photograph, and prints a line for each that fails.
 
   Args:
     command: The command's name, which opens the lines.
-    photographs: Which ones, and how they are read.
+    photographs: Which ones, and how they are read; or pairs of them, [2, H, W, 3].
     compute: Computes a result from pixels. An error of ours that it raises is the image's.
     bytes_per_pixel: The memory that it needs, for each pixel.
+    smallest_px: The shortest side that it can use.
 
   Yields:
     An iterator over the paths and their outcomes.
@@ -47,7 +49,7 @@ def computing(
     try:
       if isinstance(pixels, ImageError):
         raise pixels
-      check_size(pixels, bytes_per_pixel=bytes_per_pixel)
+      check_size(pixels, bytes_per_pixel=bytes_per_pixel, smallest_px=smallest_px)
       with _blaming_image(pixels):
         return pixels, compute(pixels)
     except HVSJNDError as error:
@@ -63,21 +65,22 @@ def report_error(command: str, subject: str, error: object) -> None:
   tqdm.write(f"{command}: {subject}: {error}", file=sys.stderr)
 
 
-def check_size(pixels: Pixels, *, bytes_per_pixel: int) -> None:
+def check_size(pixels: Pixels, *, bytes_per_pixel: int, smallest_px: int = MIN_SIDE_PX) -> None:
   """Refuses an image that is too small, or that takes more memory than there is.
 
   The system would end the whole run, not the image, if it ran out of memory.
 
   Args:
-    pixels: The image.
+    pixels: The image, or a pair.
     bytes_per_pixel: The memory that the command needs, for each pixel.
+    smallest_px: The shortest side that it can use.
 
   Raises:
     ImageError: If it does not fit.
   """
-  height, width = pixels.shape[:2]
-  if min(height, width) < MIN_SIDE_PX:
-    raise ImageError(f"{width}x{height} pixels; at least {MIN_SIDE_PX}x{MIN_SIDE_PX} are needed")
+  height, width = pixels.shape[-3:-1]
+  if min(height, width) < smallest_px:
+    raise ImageError(f"{width}x{height} pixels; at least {smallest_px}x{smallest_px} are needed")
   need = height * width * bytes_per_pixel
   memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   if jax.default_backend() == "cpu" and need > memory:
@@ -93,6 +96,6 @@ def _blaming_image(pixels: Pixels) -> Iterator[None]:
   try:
     yield
   except (jax.errors.JaxRuntimeError, MemoryError) as error:
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[-3:-1]
     reason = str(error).partition("\n")[0]
     raise ImageError(f"{width}x{height} pixels cannot be computed here: {reason}") from None

@@ -15,6 +15,7 @@ RGBImagesLike = Float[Array | np.ndarray, "b h w 3"]
 Planes = Float[Array, "n h w"]
 Scores = Float[Array, " b"]  # one for each image
 Pixels = UInt8[np.ndarray, "h w 3"]  # one 8-bit image, on the host
+PixelPair = UInt8[np.ndarray, "2 h w 3"]  # a distorted image and its reference
 # 8-bit or float images for functions that compute on the host what they can.
 HostImages = UInt8[np.ndarray, "b h w 3"] | RGBImagesLike
 

@@ -90,8 +90,10 @@ def test_commands_are_listed(capsys: pytest.CaptureFixture[str]):
   listed = re.findall(r"^  python -m (hvsjnd_jax\.\w+)  +\S", capsys.readouterr().out, re.MULTILINE)
   assert len(listed) == len(__main__.COMMANDS)
   for name in listed:
-    module = name if name != "hvsjnd_jax.data" else f"{name}.__main__"
-    assert callable(importlib.import_module(module).main)
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):
+      module = importlib.import_module(f"{name}.__main__")
+    assert callable(module.main)
   with pytest.raises(SystemExit, match="2"):
     __main__.main(["eval"])
   assert "run python -m hvsjnd_jax.NAME" in capsys.readouterr().err

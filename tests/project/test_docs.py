@@ -26,7 +26,7 @@ PAGES = (
 SIDE_PX = 176  # of the photographs: MS-SSIM needs at least 161
 
 # What the commands find in the folder: photographs, and checkpoints of each network.
-FOLDERS = ("photos", "PHOTOS", "KODAK", "OTHERS", "corpus")
+FOLDERS = ("photos", "PHOTOS", "KODAK", "OTHERS", "corpus", "coded")
 CHECKPOINTS = {
   "iter_20000.pth.tar": "hvs_sd",
   "Satisfy.pth.tar": "generator",
@@ -50,6 +50,7 @@ SHAPES = {
   "docs/metrics.md": {"scores": (1,)},
   "docs/speed.md": {"jnd": (1, 300, 451, 3)},
   "docs/using.md": {"gradient": (1, 300, 451, 3)},
+  "docs/vision.md": {"quality": (1,), "distance": (1,), "jod": (1,), "where": (1, 176, 176)},
 }
 
 

@@ -1,0 +1,96 @@
+"""Finds pairs of images, distorted and reference: two files, or two folders matched by name."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.cli.photographs import find_photographs
+from hvsjnd_jax.data.images import ImageError, read_image
+from hvsjnd_jax.ops.types import PixelPair
+
+
+class Pairs(NamedTuple):
+  """Pairs of images, by their distorted files.
+
+  Attributes:
+    references: The reference of each.
+    names: What each pair is called: the file's path within its folder, without its extension.
+    unmatched: Files that are in no pair, and why.
+  """
+
+  references: dict[Path, Path]
+  names: dict[Path, Path]
+  unmatched: dict[Path, str]
+
+  def read(self, distorted: Path) -> PixelPair:
+    """Reads a distorted image and its reference.
+
+    Raises:
+      ImageError: If either cannot be read, or they differ in size.
+    """
+    pixels = read_image(distorted)
+    reference = self.references[distorted]
+    try:
+      wanted = read_image(reference)
+    except ImageError as error:
+      raise ImageError(f"its reference {reference}: {error}") from None
+    if pixels.shape != wanted.shape:
+      sizes = [f"{width}x{height}" for height, width, _ in (pixels.shape, wanted.shape)]
+      raise ImageError(f"{sizes[0]} pixels, but its reference {reference} has {sizes[1]}")
+    return np.stack([pixels, wanted])
+
+
+def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = None) -> Pairs:
+  """Pairs two files, or the images of two folders whose names agree but for their extensions.
+
+  Args:
+    distorted: A file or a folder.
+    reference: The same.
+    leave_out: A folder that is not searched.
+
+  Raises:
+    UsageError: If either does not exist or holds no image, if one is a file and the other a
+      folder, or if no names agree.
+  """
+  sides = [find_photographs([path], leave_out=leave_out).paths for path in (distorted, reference)]
+  if distorted.is_dir() != reference.is_dir():
+    raise UsageError(f"{distorted} and {reference}: expected two files or two folders")
+  if not distorted.is_dir():
+    return Pairs({distorted: reference}, {distorted: Path(distorted.stem)}, {})
+  ours, theirs = (
+    _group_by_name(folder, files)
+    for folder, files in zip((distorted, reference), sides, strict=True)
+  )
+  unmatched = dict(_list_unmatched(ours, reference, theirs))
+  unmatched |= dict(_list_unmatched(theirs, distorted, ours))
+  names = {
+    files[0]: name for name, files in ours.items() if len(files) == 1 == len(theirs.get(name, ()))
+  }
+  if not names:
+    raise UsageError(f"{distorted} and {reference}: no image has the same name in both folders")
+  return Pairs({file: theirs[name][0] for file, name in names.items()}, names, unmatched)
+
+
+def _group_by_name(folder: Path, files: list[Path]) -> dict[Path, list[Path]]:
+  grouped = defaultdict(list)
+  for file in files:
+    grouped[file.relative_to(folder).with_suffix("")].append(file)
+  return grouped
+
+
+def _list_unmatched(
+  grouped: Mapping[Path, list[Path]], other: Path, others: Mapping[Path, list[Path]]
+) -> Iterator[tuple[Path, str]]:
+  """Lists the files of one folder that cannot be paired with one of the other."""
+  for name, files in grouped.items():
+    for file in files:
+      if len(files) > 1:
+        yield file, f"one of {len(files)} images called {name} in its folder; keep one"
+      elif name not in others:
+        yield file, f"no image called {name} in {other}"
+      elif len(others[name]) > 1:
+        yield file, f"{len(others[name])} images called {name} in {other}; keep one"

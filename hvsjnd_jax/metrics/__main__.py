@@ -1,0 +1,252 @@
+"""Score distorted images against their references, and map where a difference is seen.
+
+  python -m hvsjnd_jax.metrics --distorted a.jpg --reference a.png
+  python -m hvsjnd_jax.metrics --distorted coded --reference photos --json scores.json
+  python -m hvsjnd_jax.metrics --distorted coded --reference photos --metrics cvvdp --maps maps
+
+Give two files, or two folders. In folders, which are searched with their subfolders, images are
+paired whose paths agree but for the extension; images without a partner are named and left out.
+The table has a row for each pair and the means last; PSNR is that of all channels, and --json has
+those of each, too.
+
+butteraugli_3norm and butteraugli_max are those of libjxl 0.7; the scores of 0.8 and later differ by
+up to 5 %. cvvdp is ColorVideoVDP on a 30-inch 4k display seen from 75 cm, cvvdp_fhd on a 24-inch
+full-HD one from 60 cm.
+
+--maps writes two files for each pair and each of these models among --metrics, NAME_MODEL.npy
+with the map's values in float32, [H, W], and a picture of it, NAME_MODEL_0-MAX.png, from dark blue
+at 0 to dark red at MAX and above:
+
+  butteraugli   0-4   the model's distance; 1 is about just noticeable
+  cvvdp         0-2   JOD lost at this place
+  cvvdp_fhd     0-2   the same
+
+A difference is measured between 8-bit pictures, read as sRGB. Metrics compile for each size of
+image anew, which takes longer than to compute them; compiled code is kept in ~/.cache/hvsjnd_jax.
+
+Exit status: 0 when every pair was scored; 1 when an image had no partner or could not be used, or
+was too small for a metric, whose mean leaves it out; 2 when the command could not start or write
+its results; 130 when interrupted; 141 when the reader of the output left.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
+from hvsjnd_jax.cli.image_loop import computing, report_error
+from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
+from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
+from hvsjnd_jax.cli.photographs import Photographs
+from hvsjnd_jax.data.images import write_npy, write_png
+from hvsjnd_jax.evaluation import scores
+from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
+from hvsjnd_jax.evaluation.tables import Column, name_too_small, tabulate
+from hvsjnd_jax.metrics import METRICS, butteraugli_map, cvvdp_map
+from hvsjnd_jax.ops.errors import HVSJNDError
+from hvsjnd_jax.ops.types import PixelPair
+from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.viz.sheets import jet
+
+_DEFAULT = "psnr,ssim,ssimulacra2,butteraugli_3norm,cvvdp"
+
+# The host's memory for each of the image's pixels, most of it that of a metric or a map.
+_BYTES_PER_PIXEL = 400
+
+
+class _Model(NamedTuple):
+  """A model of vision that maps where it sees a difference.
+
+  Attributes:
+    name: Its name, in the files' names.
+    map: Computes the maps of images.
+    full_scale: The value that is drawn in dark red.
+  """
+
+  name: str
+  map: Callable[..., Float[jax.Array, "b h w"]]
+  full_scale: int
+
+
+_BUTTERAUGLI = _Model("butteraugli", jax.jit(partial(butteraugli_map, version="0.7")), 4)
+
+# The model behind each metric that has one.
+_MODELS = {
+  "butteraugli_3norm": _BUTTERAUGLI,
+  "butteraugli_max": _BUTTERAUGLI,
+  "cvvdp": _Model("cvvdp", jax.jit(cvvdp_map), 2),
+  "cvvdp_fhd": _Model("cvvdp_fhd", jax.jit(partial(cvvdp_map, display="standard_fhd")), 2),
+}
+
+_Maps = dict[_Model, Float[np.ndarray, "h w"]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  args = _parse(argv)
+  return run_command("metrics", lambda: _run(args))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = make_parser("metrics", __doc__)
+  for side, what in (("distorted", "the image to score"), ("reference", "what it should be")):
+    parser.add_argument(
+      f"--{side}", type=Path, required=True, metavar="FILE|DIR", help=f"{what}, or a folder of such"
+    )
+  parser.add_argument(
+    "--metrics",
+    default=_DEFAULT,
+    metavar="M,M",
+    help=f"what to report: {', '.join(METRICS)} (default: {_DEFAULT})",
+  )
+  parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
+  parser.add_argument(
+    "--maps", type=Path, metavar="DIR", help="write maps of the visible difference to this folder"
+  )
+  parser.add_argument(
+    "--vgg16",
+    type=Path,
+    metavar="DIR",
+    help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
+  )
+  return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+  keep_compilations()
+  metrics = _parse_metrics(args.metrics)
+  mapped = _find_mapped(args, metrics)
+  pairs = find_pairs(args.distorted, args.reference, leave_out=args.maps)
+  backbones = scores.load_backbones(metrics, vgg16=args.vgg16)
+  check_output("--json", args.json, inputs=[*pairs.references, *pairs.references.values()])
+  for file, reason in pairs.unmatched.items():
+    report_error("metrics", str(file), reason)
+  errors = [{"path": str(file), "error": reason} for file, reason in pairs.unmatched.items()]
+  images: list[dict[str, Any]] = []
+  for record in _score_all(args, pairs, metrics, mapped, backbones):
+    (errors if "error" in record else images).append(record)
+  return _report(args, metrics, images, errors)
+
+
+def _parse_metrics(text: str) -> tuple[str, ...]:
+  try:
+    return scores.parse_metrics(text)
+  except ValueError as error:
+    raise UsageError(f"--metrics: {error}") from None
+
+
+def _find_mapped(args: argparse.Namespace, metrics: Sequence[str]) -> list[str]:
+  """Lists the metrics whose maps are wanted, one for each model, and makes the maps' folder."""
+  if args.maps is None:
+    return []
+  mapped = list({_MODELS[name]: name for name in metrics if name in _MODELS}.values())
+  if not mapped:
+    raise UsageError(f"--maps: none of the --metrics has a map; these have: {', '.join(_MODELS)}")
+  if args.maps.resolve() in (args.distorted.resolve(), args.reference.resolve()):
+    raise UsageError(f"--maps {args.maps}: holds the images; choose another folder")
+  make_folder(args.maps)
+  return mapped
+
+
+def _score_all(
+  args: argparse.Namespace,
+  pairs: Pairs,
+  metrics: tuple[str, ...],
+  mapped: Sequence[str],
+  backbones: Backbones,
+) -> Iterator[dict[str, Any]]:
+  """Scores each pair and writes its maps; yields a record of each."""
+
+  def compute(pair: PixelPair) -> tuple[ImageScores, _Maps]:
+    distorted, reference = pair.astype(np.float32) / 255
+    measured = scores.measure(distorted, reference, metrics, backbones=backbones)
+    fitting = [name for name in mapped if measured[name] is not None]
+    return scores.select(measured, metrics), _draw_maps(distorted, reference, fitting)
+
+  photographs = Photographs(list(pairs.references), pairs.read)
+  with computing(
+    "metrics", photographs, compute, bytes_per_pixel=_BYTES_PER_PIXEL, smallest_px=1
+  ) as outcomes:
+    for path, outcome in outcomes:
+      if isinstance(outcome, HVSJNDError):
+        yield {"path": str(path), "error": str(outcome)}
+        continue
+      pair, (measured, maps) = outcome
+      if maps:
+        _write_maps(args.maps / pairs.names[path], maps)
+      _, height, width, _ = pair.shape
+      yield {
+        "name": str(pairs.names[path]),
+        "distorted": str(path),
+        "reference": str(pairs.references[path]),
+        "height": height,
+        "width": width,
+        **measured,
+      }
+
+
+def _draw_maps(
+  distorted: Float[np.ndarray, "h w 3"],
+  reference: Float[np.ndarray, "h w 3"],
+  mapped: Sequence[str],
+) -> _Maps:
+  models = [_MODELS[name] for name in mapped]
+  return {model: np.asarray(model.map(distorted[None], reference[None])[0]) for model in models}
+
+
+def _write_maps(stem: Path, maps: _Maps) -> None:
+  with writing(stem):
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for model, values in maps.items():
+      named = stem.with_name(f"{stem.name}_{model.name}")
+      write_npy(named.with_name(f"{named.name}.npy"), values)
+      picture = jet(np.clip(values / model.full_scale, 0, 1))
+      write_png(named.with_name(f"{named.name}_0-{model.full_scale}.png"), picture)
+
+
+def _report(
+  args: argparse.Namespace,
+  metrics: Sequence[str],
+  images: Sequence[dict[str, Any]],
+  errors: Sequence[dict[str, str]],
+) -> int:
+  """Prints the table, writes --json, and returns the exit status."""
+  measured = [scores.select(image, metrics) for image in images]
+  mean = scores.average(measured)
+  too_small = name_too_small(measured)
+  if images:
+    rows = {image["name"]: scored for image, scored in zip(images, measured, strict=True)}
+    mean_row = {f"mean over {len(images)}": mean} if len(images) > 1 else {}
+    print(tabulate(rows | mean_row, list(map(_make_column, metrics)), head="image"))
+  for line in too_small:
+    print(line)
+  if errors:
+    print(f"metrics: {len(errors)} files could not be used", file=sys.stderr)
+  if args.json is not None:
+    report = {
+      "distorted": str(args.distorted),
+      "reference": str(args.reference),
+      "metrics": metrics,
+      "images": images,
+      "mean": mean,
+      "errors": errors,
+    }
+    write_json(args.json, report)
+  return int(bool(errors or too_small))
+
+
+def _make_column(name: str) -> Column:
+  metric = METRICS[name]
+  better = ", ".join(filter(None, (metric.unit, metric.better)))
+  return Column(name, (name, better), "{:.2f}" if metric.unit == "dB" else "{:.4f}")
+
+
+if __name__ == "__main__":
+  sys.exit(main())
