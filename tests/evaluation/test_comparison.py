@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from hvsjnd_jax.evaluation import comparison
+from hvsjnd_jax.evaluation.comparison import Case
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.metrics import cvvdp, gmsd
+from hvsjnd_jax.noise import SignProtocol
 from tests.support.comparisons import add, jnd, pixels
 
 __all__ = ["jnd", "pixels"]  # fixtures
@@ -71,7 +73,8 @@ def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
 def test_both_protocols_are_judged(pixels: np.ndarray, jnd: np.ndarray):
   cases = comparison.compare(pixels, {"a": lambda _: jnd}, psnr_db=25, seed=0).scores
   assert list(cases) == ["channels", "channels_own", "total"]
-  for case, protocol in (("channels", "shared"), ("channels_own", "own")):
+  pairs: tuple[tuple[Case, SignProtocol], ...] = (("channels", "shared"), ("channels_own", "own"))
+  for case, protocol in pairs:
     noisy = add(pixels, jnd, 25, protocol=protocol).pixels
     assert cases[case]["a"] | comparison.score(noisy, pixels) == cases[case]["a"]
   # Noise of one sign changes the luminance most, to which SSIM is tied.

@@ -4,6 +4,7 @@ The golden files: see tests/goldens/README.md. The twin is a float64 program tha
 libjxl's to 1e-5, a flat grey pair to 5e-5.
 """
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from hvsjnd_jax.metrics import butteraugli as module
 from hvsjnd_jax.metrics.butteraugli import Norm, butteraugli, butteraugli_map, pool
 from hvsjnd_jax.ops.malta import DENSE, SPARSE, Lines, malta
+
+# In the package, the function of this name hides its module.
+module = importlib.import_module("hvsjnd_jax.metrics.butteraugli")
 
 DATA = Path(__file__).parents[1] / "goldens"
 NORMS: tuple[Norm, ...] = ("3-norm", "max", 12)
