@@ -57,8 +57,10 @@ from hvsjnd_jax.viz.sheets import jet
 
 _DEFAULT = "psnr,ssim,ssimulacra2,butteraugli_3norm,cvvdp"
 
-# The host's memory for each of the image's pixels, most of it that of a metric or a map.
-_BYTES_PER_PIXEL = 400
+# The host's memory for each of the image's pixels: of this pair, the next one and the maps,
+# and of what computes a map.
+_PAIR_BYTES_PER_PIXEL = 50
+_MAP_BYTES_PER_PIXEL = 210
 
 
 class _Model(NamedTuple):
@@ -171,9 +173,9 @@ def _score_all(
     return scores.select(measured, metrics), _draw_maps(distorted, reference, fitting)
 
   photographs = Photographs(list(pairs.references), pairs.read)
-  with computing(
-    "metrics", photographs, compute, bytes_per_pixel=_BYTES_PER_PIXEL, smallest_px=1
-  ) as outcomes:
+  need = max(scores.bytes_per_pixel(metrics), _MAP_BYTES_PER_PIXEL if mapped else 0)
+  need += _PAIR_BYTES_PER_PIXEL
+  with computing("metrics", photographs, compute, bytes_per_pixel=need, smallest_px=1) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         yield {"path": str(path), "error": str(outcome)}
