@@ -71,8 +71,8 @@ def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
 def test_both_protocols_are_judged(pixels: np.ndarray, jnd: np.ndarray):
   cases = comparison.compare(pixels, {"a": lambda _: jnd}, psnr_db=25, seed=0).scores
   assert list(cases) == ["channels", "channels_own", "total"]
-  for case, protocol in (("channels", "shared"), ("channels_own", "own")):
-    noisy = add(pixels, jnd, 25, protocol=protocol).pixels
+  for case, rule in comparison.CASES.items():
+    noisy = add(pixels, jnd, 25, by_channel=rule.by_channel, protocol=rule.signs).pixels
     assert cases[case]["a"] | comparison.score(noisy, pixels) == cases[case]["a"]
   # Noise of one sign changes the luminance most, to which SSIM is tied.
   assert cases["channels"]["a"]["ssim"] != cases["channels_own"]["a"]["ssim"]
