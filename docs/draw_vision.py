@@ -61,8 +61,8 @@ def compute(distorted: Pixels, reference: Pixels) -> tuple[float, list[Panel]]:
     fhd = "standard_fhd"
     return [
       ssimulacra2(d, r)[0],
-      butteraugli(d, r, version="0.7")[0],
-      butteraugli_map(d, r, version="0.7")[0],
+      butteraugli(d, r)[0],
+      butteraugli_map(d, r)[0],
       *(cvvdp(d, r)[0], cvvdp_map(d, r)[0]),
       *(cvvdp(d, r, display=fhd)[0], cvvdp_map(d, r, display=fhd)[0]),
     ]

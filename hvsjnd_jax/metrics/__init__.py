@@ -26,7 +26,11 @@ from hvsjnd_jax.metrics.fsim import FSIM_SMALLEST_PX, fsim
 from hvsjnd_jax.metrics.gmsd import GMSD_SMALLEST_PX, gmsd
 from hvsjnd_jax.metrics.psnr import psnr
 from hvsjnd_jax.metrics.ssim import MS_SSIM_SMALLEST_PX, SSIM_SMALLEST_PX, ms_ssim, ssim
-from hvsjnd_jax.metrics.ssimulacra2 import SSIMULACRA2_SMALLEST_PX, ssimulacra2
+from hvsjnd_jax.metrics.ssimulacra2 import (
+  SSIMULACRA2_SMALLEST_PX,
+  ssimulacra2,
+  ssimulacra2_distance,
+)
 from hvsjnd_jax.ops.types import Scores
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
   "psnr",
   "ssim",
   "ssimulacra2",
+  "ssimulacra2_distance",
 ]
 
 
@@ -80,10 +85,7 @@ class Metric(NamedTuple):
 
 _reference_ms_ssim = functools.partial(ms_ssim, variant="reference")
 
-# Butteraugli is libjxl 0.7's: the program that Debian ships, and by which this project has
-# measured from the start. `butteraugli` itself gives that of 0.8, too.
-_butteraugli_3norm = functools.partial(butteraugli, norm="3-norm", version="0.7")
-_butteraugli_max = functools.partial(butteraugli, norm="max", version="0.7")
+_butteraugli_max = functools.partial(butteraugli, norm="max")
 _cvvdp_fhd = functools.partial(cvvdp, display="standard_fhd")
 
 METRICS: dict[str, Metric] = {
@@ -95,9 +97,7 @@ METRICS: dict[str, Metric] = {
   "fsim": Metric(fsim, "higher", 0, 1, 1, FSIM_SMALLEST_PX, 75),
   "dists": Metric(dists, "lower", 0, 2, 0, 1, 110, backbone="vgg16"),
   "ssimulacra2": Metric(ssimulacra2, "higher", -math.inf, 100, 100, SSIMULACRA2_SMALLEST_PX, 190),
-  "butteraugli_3norm": Metric(
-    _butteraugli_3norm, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 185
-  ),
+  "butteraugli_3norm": Metric(butteraugli, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 185),
   "butteraugli_max": Metric(
     _butteraugli_max, "lower", 0, math.inf, 0, BUTTERAUGLI_SMALLEST_PX, 185
   ),

@@ -77,7 +77,7 @@ class _Model(NamedTuple):
   full_scale: int
 
 
-_BUTTERAUGLI = _Model("butteraugli", jax.jit(partial(butteraugli_map, version="0.7")), 4)
+_BUTTERAUGLI = _Model("butteraugli", jax.jit(butteraugli_map), 4)
 
 # The model behind each metric that has one.
 _MODELS = {

@@ -44,7 +44,7 @@ from tests.support.butteraugli_program import PROGRAM, run_butteraugli
 
 _METRICS: dict[str, Callable[..., jax.Array]] = {
   "ssimulacra2": ssimulacra2,
-  "butteraugli": partial(butteraugli, version="0.7"),
+  "butteraugli": butteraugli,
   "cvvdp": cvvdp,
 }
 

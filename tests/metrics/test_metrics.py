@@ -22,9 +22,8 @@ F32 = 1e-5
 F32_VARIANCE = 5e-5
 # One float32 computation compiled in two ways.
 COMPILED = 2e-5
-# Scores of equal images: exact, but for Butteraugli, a root of squares, which under `jax.jit` are
-# those of float32 rounding; 1.1e-4 was measured, where 1 is just noticeable.
-EQUAL, EQUAL_BUTTERAUGLI = 1e-6, 2e-4
+# Scores of equal images: exact.
+EQUAL = 1e-6
 
 # These ask which of the two is the reference: what it holds hides what is added to it.
 ASYMMETRIC = {name for name in METRICS if name.startswith(("ssimulacra2", "butteraugli", "cvvdp"))}
@@ -33,10 +32,6 @@ ASYMMETRIC = {name for name in METRICS if name.startswith(("ssimulacra2", "butte
 def _side(name: str) -> int:
   """The least that a metric takes, and enough for something to be in the image."""
   return max(METRICS[name].smallest_px, 16 if METRICS[name].backbone else 24)
-
-
-def _equal_tolerance(name: str) -> float:
-  return EQUAL_BUTTERAUGLI if name.startswith("butteraugli") else EQUAL
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +63,7 @@ def test_equal_in_range_in_order_and_symmetric_or_not(
   )
   equal, some, more, swapped = np.asarray(scores, np.float64)
   table = METRICS[name]
-  np.testing.assert_allclose(equal, table.equal, rtol=0, atol=_equal_tolerance(name))
+  np.testing.assert_allclose(equal, table.equal, rtol=0, atol=EQUAL)
   if name in ASYMMETRIC:
     assert abs(some - swapped) > F32 * abs(some)
   else:
@@ -104,7 +99,7 @@ def test_hard_pairs_give_finite_values_and_gradients(
   assert jnp.isfinite(scores).all()
   assert jnp.isfinite(gradients).all(axis=(1, 2, 3)).all()
   equal = scores[-2:] if METRICS[name].backbone else scores[-5:]
-  np.testing.assert_allclose(equal, METRICS[name].equal, rtol=0, atol=_equal_tolerance(name))
+  np.testing.assert_allclose(equal, METRICS[name].equal, rtol=0, atol=EQUAL)
 
 
 # Eager, each operation is compiled by itself: once is enough of a function with two variants.
