@@ -155,7 +155,7 @@ def cvvdp(
     Scores, at most 10, [B].
 
   Raises:
-    TypeError, ValueError: See `pairs.check_pair`; ValueError if there are not 3 channels,
+    TypeError, ValueError: See `_pairs.check_pair`; ValueError if there are not 3 channels,
       or for an unknown display.
 
   Source: Mantiuk et al., "ColorVideoVDP: a visual difference predictor for image, video and
