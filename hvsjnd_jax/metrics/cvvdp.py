@@ -381,16 +381,15 @@ def _reduce_map(size: int, odd: bool) -> AxisMap:
 @functools.lru_cache(maxsize=64)
 def _expand_map(size: int, levels: int = 1) -> AxisMap:
   """From so many levels below up to `size`; past its ends a level repeats itself."""
-  matrix = np.eye(size)
-  for _ in range(levels):
-    n = matrix.shape[1]
-    half = np.arange(-(-n // 2))
-    before, here, after = (
-      np.eye(len(half))[np.clip(half + step, 0, len(half) - 1)] for step in (-1, 0, 1)
-    )
-    even, odd = 0.1 * before + 0.8 * here + 0.1 * after, 0.5 * here + 0.5 * after
-    matrix = matrix @ np.stack([even, odd], axis=1).reshape(-1, len(half))[:n]
-  return AxisMap(matrix)
+  if levels == 0:
+    return AxisMap(np.eye(size))
+  half = np.arange(-(-size // 2))
+  before, here, after = (
+    np.eye(len(half))[np.clip(half + step, 0, len(half) - 1)] for step in (-1, 0, 1)
+  )
+  even, odd = 0.1 * before + 0.8 * here + 0.1 * after, 0.5 * here + 0.5 * after
+  matrix = np.stack([even, odd], axis=1).reshape(-1, len(half))[:size]
+  return AxisMap(matrix if levels == 1 else matrix @ _expand_map(len(half), levels - 1).matrix)
 
 
 @functools.lru_cache(maxsize=64)
