@@ -1,8 +1,8 @@
 """Linear maps along one axis of an image: blurs, halvings, expansions, with any border.
 
 A map is a matrix [outputs, inputs], made once in NumPy, whose nonzeros lie near a diagonal.
-It is applied tile by tile as small dense products, which on a CPU takes a tenth to a thirtieth
-of the time of a one-channel convolution (`tests/benchmarks`), and suits a matrix unit.
+It is applied tile by tile as small dense products. On a CPU these take a tenth to a thirtieth
+of the time of a convolution with one channel, and they suit a matrix unit.
 
 The map is a primitive of its own, so that its transpose is the same product with the
 transposed matrix: forward mode, reverse mode of any order and `jax.vmap` all work on it.
@@ -21,43 +21,43 @@ from jaxtyping import Array, Float
 Border = Literal["zero", "renormalize", "symmetric", "reflect"]
 Matrix = Float[np.ndarray, "outputs inputs"]
 
-# Rows of the matrix in one product. Of 32, 64 and 128 the fastest, value and gradient together.
-_TILE = 64
+# Rows of the matrix in one product: of 32, 64 and 128 the fastest, with its gradient.
+_TILE_ROWS = 64
 
 
 class AxisMap:
-  """A matrix that acts on one axis. Hashed by identity: make it once and keep it.
+  """A matrix that acts on one axis. It is hashed by identity, so make it once and keep it.
+
+  Only the tiles around the diagonal are kept, of the matrix and of its transpose.
 
   Args:
     matrix: [outputs, inputs].
+
+  Attributes:
+    outputs: Length of the axis that a call returns.
+    tiles: For every 64 rows, the first input that they use, and their block of the matrix.
+    transposed: The map of the transposed matrix.
   """
 
-  def __init__(self, matrix: Matrix):
-    self.matrix = matrix
-    self._transposed: AxisMap | None = None
-
-  @property
-  def transposed(self) -> "AxisMap":
-    """The map of the transposed matrix."""
-    if self._transposed is None:
-      self._transposed = AxisMap(self.matrix.T)
-      self._transposed._transposed = self
-    return self._transposed
+  def __init__(self, matrix: Matrix, *, _transposed: "AxisMap | None" = None):
+    self.outputs = len(matrix)
+    self.tiles = _cut_tiles(matrix)
+    self.transposed: AxisMap = _transposed or AxisMap(matrix.T, _transposed=self)
 
   def __call__(self, arrays: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
-    """Applies the map along an axis, of `inputs` entries; `outputs` are left."""
+    """Applies the map along an axis of `inputs` entries; `outputs` entries take their place."""
     return _axis_map.bind(arrays, map=self, axis=axis % arrays.ndim)
 
 
 def filter_matrix(taps: Float[np.ndarray, " n"], size: int, *, border: Border) -> Matrix:
-  """The matrix that filters `size` entries with an odd number of taps.
+  """Makes the matrix that filters `size` entries with an odd number of taps.
 
   Args:
     taps: Weights of the entries around each one, the middle one being its own.
     size: Length of the axis.
     border: What lies past the ends: "zero"; "renormalize", nothing, the taps inside being
       scaled to the sum of all; "symmetric", the entries mirrored, the last one twice; or
-      "reflect", mirrored about the last one.
+      "reflect", the entries mirrored about the last one.
   """
   radius = len(taps) // 2
   rows = np.arange(size)
@@ -80,26 +80,34 @@ def _mirror(indices: np.ndarray, size: int, *, twice: bool) -> np.ndarray:
   return np.where(indices < size, indices, period - indices - int(twice))
 
 
-def _apply(arrays: Array, *, map: AxisMap, axis: int) -> Array:
-  arrays = jnp.moveaxis(arrays, axis, -1) if axis < arrays.ndim - 2 else arrays
-  last = axis != arrays.ndim - 2 or arrays.ndim == 1
-  equation = "...j,ij->...i" if last else "...jk,ij->...ik"
-  place = arrays.ndim - (1 if last else 2)
-  parts = []
-  for start in range(0, len(map.matrix), _TILE):
-    rows = map.matrix[start : start + _TILE]
+def _cut_tiles(matrix: Matrix) -> list[tuple[int, Matrix]]:
+  tiles = []
+  for start in range(0, len(matrix), _TILE_ROWS):
+    rows = matrix[start : start + _TILE_ROWS]
     used = np.flatnonzero(rows.any(axis=0))
-    low, high = (used[0], used[-1] + 1) if used.size else (0, 1)
-    part = jax.lax.slice_in_dim(arrays, int(low), int(high), axis=place)
-    block = jnp.asarray(rows[:, low:high], arrays.dtype)
-    parts.append(jnp.einsum(equation, part, block, precision=jax.lax.Precision.HIGHEST))
+    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 1)
+    tiles.append((low, rows[:, low:high].copy()))  # a view would keep the whole matrix
+  return tiles
+
+
+def _apply(arrays: Array, *, map: AxisMap, axis: int) -> Array:
+  moved = axis < arrays.ndim - 2
+  if moved:
+    arrays = jnp.moveaxis(arrays, axis, -1)
+  is_last = moved or axis == arrays.ndim - 1
+  equation = "...j,ij->...i" if is_last else "...jk,ij->...ik"
+  place = arrays.ndim - (1 if is_last else 2)
+  parts = []
+  for low, block in map.tiles:
+    part = jax.lax.slice_in_dim(arrays, low, low + block.shape[1], axis=place)
+    factor = jnp.asarray(block, arrays.dtype)
+    parts.append(jnp.einsum(equation, part, factor, precision=jax.lax.Precision.HIGHEST))
   result = jnp.concatenate(parts, axis=place)
-  return jnp.moveaxis(result, -1, axis) if axis < arrays.ndim - 2 else result
+  return jnp.moveaxis(result, -1, axis) if moved else result
 
 
-def _abstract(arrays: Any, *, map: AxisMap, axis: int) -> Any:
-  shape = (*arrays.shape[:axis], len(map.matrix), *arrays.shape[axis + 1 :])
-  return ShapedArray(shape, arrays.dtype)
+def _abstract(arrays: Any, *, map: AxisMap, axis: int) -> ShapedArray:
+  return ShapedArray((*arrays.shape[:axis], map.outputs, *arrays.shape[axis + 1 :]), arrays.dtype)
 
 
 def _transpose(cotangent: Any, arrays: Any, *, map: AxisMap, axis: int) -> list[Any]:
@@ -110,8 +118,7 @@ def _transpose(cotangent: Any, arrays: Any, *, map: AxisMap, axis: int) -> list[
 
 
 def _batch(arguments: Any, axes: Any, *, map: AxisMap, axis: int) -> tuple[Any, int]:
-  arrays = jnp.moveaxis(arguments[0], axes[0], 0)
-  return map(arrays, axis=axis + 1), 0
+  return map(jnp.moveaxis(arguments[0], axes[0], 0), axis=axis + 1), 0
 
 
 _axis_map = Primitive("axis_map")
