@@ -389,7 +389,7 @@ def _expand_map(size: int, levels: int = 1) -> AxisMap:
   )
   even, odd = 0.1 * before + 0.8 * here + 0.1 * after, 0.5 * here + 0.5 * after
   matrix = np.stack([even, odd], axis=1).reshape(-1, len(half))[:size]
-  return AxisMap(matrix if levels == 1 else matrix @ _expand_map(len(half), levels - 1).matrix)
+  return AxisMap(matrix if levels == 1 else matrix @ _expand_map(len(half), levels - 1).to_matrix())
 
 
 @functools.lru_cache(maxsize=64)

@@ -35,18 +35,27 @@ class AxisMap:
 
   Attributes:
     outputs: Length of the axis that a call returns.
+    inputs: Length of the axis that it takes.
     tiles: For every 64 rows, the first input that they use, and their block of the matrix.
     transposed: The map of the transposed matrix.
   """
 
   def __init__(self, matrix: Matrix, *, _transposed: "AxisMap | None" = None):
-    self.outputs = len(matrix)
+    self.outputs, self.inputs = matrix.shape
     self.tiles = _cut_tiles(matrix)
     self.transposed: AxisMap = _transposed or AxisMap(matrix.T, _transposed=self)
 
   def __call__(self, arrays: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
     """Applies the map along an axis of `inputs` entries; `outputs` entries take their place."""
     return _axis_map.bind(arrays, map=self, axis=axis % arrays.ndim)
+
+  def to_matrix(self) -> Matrix:
+    """Returns the matrix, dense."""
+    matrix = np.zeros((self.outputs, self.inputs))
+    for i, (low, block) in enumerate(self.tiles):
+      start = i * _TILE_ROWS
+      matrix[start : start + len(block), low : low + block.shape[1]] = block
+    return matrix
 
 
 def filter_matrix(taps: Float[np.ndarray, " n"], size: int, *, border: Border) -> Matrix:

@@ -6,7 +6,6 @@ libjxl's to 1e-5, a flat grey pair to 5e-5.
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,11 +16,11 @@ from jax.test_util import check_grads
 
 from hvsjnd_jax.metrics.butteraugli import Norm, butteraugli, butteraugli_map, pool
 from hvsjnd_jax.ops.malta import DENSE, SPARSE, Lines, malta
+from tests.support.golden_vision import BY_SIZE, GRADS, STAGES, read_pairs, read_scores
 
 # In the package, the function of this name hides its module.
 module = importlib.import_module("hvsjnd_jax.metrics.butteraugli")
 
-DATA = Path(__file__).parents[1] / "goldens"
 NORMS: tuple[Norm, ...] = ("3-norm", "max", 12)
 
 # Against the twin, the same formulas in float64, in another order.
@@ -35,28 +34,6 @@ GRADIENT = 1e-4
 # One float32 computation compiled in two ways.
 COMPILED = 2e-5
 F64 = 1e-10
-
-
-def _load(name: str) -> dict[str, np.ndarray]:
-  with np.load(DATA / f"vision_{name}.npz") as file:
-    return dict(file)
-
-
-IMAGES = _load("images")
-PAIRS = {
-  str(name): (str(distorted), str(reference)) for name, reference, distorted in IMAGES["pairs"]
-}
-SIZES: dict[str, list[str]] = {}
-for _name, (_, _reference) in PAIRS.items():
-  SIZES.setdefault("x".join(map(str, IMAGES[f"img/{_reference}"].shape[:2])), []).append(_name)
-
-
-def _stack(names: list[str], dtype: Any) -> tuple[jax.Array, jax.Array]:
-  """The pairs of one size, as a batch."""
-  distorted, reference = (
-    np.stack([IMAGES[f"img/{PAIRS[name][i]}"] for name in names]) / 255 for i in range(2)
-  )
-  return jnp.asarray(distorted, dtype), jnp.asarray(reference, dtype)
 
 
 @jax.jit
@@ -84,48 +61,43 @@ FAST = {
   ("size", "dtype"),
   [
     pytest.param(size, dtype, marks=[] if (size, dtype) in FAST else pytest.mark.slow)
-    for size in SIZES
+    for size in BY_SIZE
     for dtype in ("float32", "float64")
   ],
 )
 def test_golden_scores(size: str, dtype: str):
-  names = SIZES[size]
-  scores = _load("scores")
-  places = [scores["names"].tolist().index(name) for name in names]
-  maps = _both_versions(*_stack(names, dtype))
+  names = BY_SIZE[size]
+  maps = _both_versions(*read_pairs(names, dtype))
   for version, difference_map in zip(("07", "08"), maps, strict=True):
     assert difference_map.dtype == dtype
     for key, got in (("p3", pool(difference_map)), ("max", pool(difference_map, norm="max"))):
       assert got.dtype == dtype
       key = f"bfly{version}_{key}"
-      np.testing.assert_allclose(got, scores[key][places], rtol=PROGRAM)
+      np.testing.assert_allclose(got, read_scores(key, names), rtol=PROGRAM)
       if dtype == "float64":
-        np.testing.assert_allclose(got, scores[f"{key}_twin"][places], rtol=TWIN)
+        np.testing.assert_allclose(got, read_scores(f"{key}_twin", names), rtol=TWIN)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("size", ["64x64", pytest.param("123x201", marks=pytest.mark.slow)])
 def test_golden_gradients(size: str):
   """Of the 3-norm and of the maximum: at 64 values each, and along a wave."""
-  golden = _load("grads")
-  names = [name for name in SIZES[size] if f"{name}/grad" in golden]
-  pair = _stack(names, jnp.float64)
+  names = [name for name in BY_SIZE[size] if f"{name}/grad" in GRADS]
+  pair = read_pairs(names, jnp.float64)
   map_of = _map_of(pair[1], "0.7")
   difference_map, vjp = jax.vjp(map_of, pair[0])
   y, x, c = np.ogrid[: pair[0].shape[1], : pair[0].shape[2], :3]
   wave = np.sin(1 + 0.37 * y + 0.73 * x + 1.1 * c)
   metrics: dict[str, Norm] = {"butteraugli_pnorm3": "3-norm", "butteraugli_max": "max"}
   for metric, norm in metrics.items():
-    column = golden["metrics"].tolist().index(metric)
+    column = GRADS["metrics"].tolist().index(metric)
     _, slope = _pool_gradient(difference_map, norm)
     for name, gradient in zip(names, np.asarray(vjp(slope)[0]), strict=True):
-      want, spread = (golden[f"{name}/{key}"][:, column] for key in ("grad", "fd_spread"))
+      want, spread = (GRADS[f"{name}/{key}"][:, column] for key in ("grad", "fd_spread"))
       tolerance = GRADIENT * np.abs(want).max() + 10 * spread
-      got = gradient[tuple(golden[f"{name}/yxc"].T.astype(int))]
+      got = gradient[tuple(GRADS[f"{name}/yxc"].T.astype(int))]
       assert (np.abs(got - want) <= tolerance).all(), name
-      want, check = (
-        golden[f"{name}/{key}"][column] for key in ("directional", "directional_check")
-      )
+      want, check = (GRADS[f"{name}/{key}"][column] for key in ("directional", "directional_check"))
       tolerance = GRADIENT * abs(want) + 10 * abs(want - check)
       assert abs((gradient * wave).sum() - want) <= tolerance, name
 
@@ -157,9 +129,8 @@ def test_stages():
     planes["diffmap"] = butteraugli_map(distorted, reference, version="0.7")
     return planes
 
-  stages = _load("stages")
-  for name, plane in run(*_stack(["tiny_33x18_noise8"], jnp.float64)).items():
-    want = stages[f"butteraugli/{name}"]
+  for name, plane in run(*read_pairs(["tiny_33x18_noise8"], jnp.float64)).items():
+    want = STAGES[f"butteraugli/{name}"]
     error = np.abs(np.asarray(plane).reshape(want.shape) - want).max() / np.abs(want).max()
     assert error < STORED, name
 

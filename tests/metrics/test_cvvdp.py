@@ -1,8 +1,6 @@
 """ColorVideoVDP: golden scores, stages and gradients, closed forms, hard images."""
 
-from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +23,7 @@ from hvsjnd_jax.metrics.cvvdp import (
   cvvdp,
   cvvdp_map,
 )
+from tests.support.golden_vision import BY_SIZE, GRADS, SCORES, STAGES, read_pairs, read_scores
 
 Images = Callable[..., jax.Array]
 
@@ -52,41 +51,11 @@ ORDER = 1e-12
 # One float32 computation compiled in two ways, in JOD.
 COMPILED = 1e-5
 
-DATA = Path(__file__).parents[1] / "goldens"
-IMAGES, SCORES, GRADS, STAGES = (
-  dict(np.load(DATA / f"vision_{name}.npz")) for name in ("images", "scores", "grads", "stages")
-)
-ORDERED_NAMES = SCORES["names"].tolist()
-
-
-def _by_size() -> dict[str, list[str]]:
-  """Names of pairs: those of one size are one batch, compiled once."""
-  sizes = defaultdict(list)
-  for name, reference, _ in IMAGES["pairs"].tolist():
-    h, w, _ = IMAGES[f"img/{reference}"].shape
-    sizes[f"{h}x{w}"].append(name)
-  return dict(sizes)
-
-
-BY_SIZE = _by_size()
 # What takes the least time, and covers both parities of both sides; the rest is slow.
 QUICK = ("64x64", "123x201", "33x18", "9x40")
 QUICK_FIRST = [
   pytest.param(size, marks=() if size in QUICK else pytest.mark.slow) for size in BY_SIZE
 ]
-
-
-def _read(names: list[str], dtype: type) -> tuple[jax.Array, jax.Array]:
-  """The distorted images of pairs, and their references."""
-  keys = {name: (distorted, reference) for name, reference, distorted in IMAGES["pairs"].tolist()}
-  distorted, reference = (
-    np.stack([IMAGES[f"img/{keys[name][i]}"] / 255 for name in names]).astype(dtype) for i in (0, 1)
-  )
-  return jnp.asarray(distorted), jnp.asarray(reference)
-
-
-def _golden(key: str, names: list[str]) -> np.ndarray:
-  return SCORES[key][[ORDERED_NAMES.index(name) for name in names]]
 
 
 @jax.jit
@@ -102,10 +71,10 @@ def _score_and_gradient(distorted: jax.Array, reference: jax.Array) -> tuple[jax
 @pytest.mark.parametrize("size", BY_SIZE)
 def test_golden_scores_and_bands(size: str):
   names = BY_SIZE[size]
-  distorted, reference = _read(names, np.float64)
+  distorted, reference = read_pairs(names, np.float64)
   scores = cvvdp(distorted, reference)
-  np.testing.assert_allclose(scores, _golden("jod_4k", names), rtol=0, atol=PROGRAM)
-  np.testing.assert_allclose(scores, _golden("jod_4k_twin", names), rtol=0, atol=F64)
+  np.testing.assert_allclose(scores, read_scores("jod_4k", names), rtol=0, atol=PROGRAM)
+  np.testing.assert_allclose(scores, read_scores("jod_4k_twin", names), rtol=0, atol=F64)
   differences = _differences(distorted, reference, Display())
   bands = np.stack([_pixel_norm(d.reshape(3, len(names), -1)) for d in differences], axis=-1)
   for i, name in enumerate(names):
@@ -116,9 +85,9 @@ def test_golden_scores_and_bands(size: str):
 @pytest.mark.parametrize("size", QUICK_FIRST)
 def test_golden_scores_of_full_hd(size: str):
   names = BY_SIZE[size]
-  scores = cvvdp(*_read(names, np.float64), display="standard_fhd")
-  np.testing.assert_allclose(scores, _golden("jod_fhd", names), rtol=0, atol=PROGRAM)
-  np.testing.assert_allclose(scores, _golden("jod_fhd_twin", names), rtol=0, atol=F64)
+  scores = cvvdp(*read_pairs(names, np.float64), display="standard_fhd")
+  np.testing.assert_allclose(scores, read_scores("jod_fhd", names), rtol=0, atol=PROGRAM)
+  np.testing.assert_allclose(scores, read_scores("jod_fhd_twin", names), rtol=0, atol=F64)
 
 
 @pytest.mark.usefixtures("x64")
@@ -128,14 +97,14 @@ def test_golden_scores_of_full_hd(size: str):
 )
 def test_golden_scores_in_float32(size: str, display: StandardDisplay):
   names = BY_SIZE[size]
-  scores = cvvdp(*_read(names, np.float32), display=display)
+  scores = cvvdp(*read_pairs(names, np.float32), display=display)
   assert scores.dtype == jnp.float32
-  golden = _golden(f"jod_{display.removeprefix('standard_')}_twin", names)
+  golden = read_scores(f"jod_{display.removeprefix('standard_')}_twin", names)
   np.testing.assert_allclose(np.asarray(scores, np.float64), golden, rtol=0, atol=F32)
 
 
 def _check_gradients(names: list[str], dtype: type, tolerance: float) -> None:
-  _, gradients = _score_and_gradient(*_read(names, dtype))
+  _, gradients = _score_and_gradient(*read_pairs(names, dtype))
   for name, gradient in zip(names, np.asarray(gradients, np.float64), strict=True):
     if f"{name}/grad" in GRADS:
       y, x, c = GRADS[f"{name}/yxc"].T
@@ -162,7 +131,7 @@ def test_golden_gradients_in_float32(size: str):
 @pytest.mark.parametrize("size", QUICK_FIRST)
 def test_golden_derivatives_along_a_direction(size: str):
   names = BY_SIZE[size]
-  _, gradients = _score_and_gradient(*_read(names, np.float64))
+  _, gradients = _score_and_gradient(*read_pairs(names, np.float64))
   y, x, c = np.indices(gradients.shape[1:])
   direction = np.sin(1 + 0.37 * y + 0.73 * x + 1.1 * c)
   for name, gradient in zip(names, np.asarray(gradients), strict=True):
@@ -174,7 +143,7 @@ def test_golden_derivatives_along_a_direction(size: str):
 
 @pytest.mark.usefixtures("x64")
 def test_golden_stages():
-  images = _read(["tiny_33x18_noise8"], np.float64)
+  images = read_pairs(["tiny_33x18_noise8"], np.float64)
   frequencies = _band_frequencies(Display().pixels_per_degree, 33, 18)
   np.testing.assert_allclose(frequencies, STAGES["cvvdp/band_freq"], rtol=STORED)
 
@@ -204,17 +173,17 @@ def test_golden_stages():
 def test_reduce_keeps_a_row_s_sum_where_rows_and_columns_end_alike():
   """And where they do not, the last column is off by a quarter, as in the program."""
   for size in (4, 5, 8, 9):
-    np.testing.assert_allclose(_reduce_map(size, size % 2 == 1).matrix.sum(axis=1), 1)
-  np.testing.assert_allclose(_reduce_map(8, True).matrix.sum(axis=1), [1, 1, 1, 1.25])
-  np.testing.assert_allclose(_reduce_map(9, False).matrix.sum(axis=1), [1, 1, 1, 1, 0.75])
+    np.testing.assert_allclose(_reduce_map(size, size % 2 == 1).to_matrix().sum(axis=1), 1)
+  np.testing.assert_allclose(_reduce_map(8, True).to_matrix().sum(axis=1), [1, 1, 1, 1.25])
+  np.testing.assert_allclose(_reduce_map(9, False).to_matrix().sum(axis=1), [1, 1, 1, 1, 0.75])
 
 
 def test_expand_keeps_what_is_flat_and_goes_through_levels():
   for size in (2, 5, 8, 33):
-    np.testing.assert_allclose(_expand_map(size).matrix.sum(axis=1), 1)
-  twice = _expand_map(33).matrix @ _expand_map(17).matrix
-  np.testing.assert_allclose(_expand_map(33, 2).matrix, twice)
-  np.testing.assert_array_equal(_expand_map(5, 0).matrix, np.eye(5))
+    np.testing.assert_allclose(_expand_map(size).to_matrix().sum(axis=1), 1)
+  twice = _expand_map(33).to_matrix() @ _expand_map(17).to_matrix()
+  np.testing.assert_allclose(_expand_map(33, 2).to_matrix(), twice)
+  np.testing.assert_array_equal(_expand_map(5, 0).to_matrix(), np.eye(5))
 
 
 @pytest.mark.parametrize(

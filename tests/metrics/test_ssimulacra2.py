@@ -1,9 +1,7 @@
 """SSIMULACRA 2.1: golden scores, features and gradients, closed forms, hard images."""
 
 import functools
-from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ from hvsjnd_jax.metrics.ssimulacra2 import (
   ssimulacra2,
   ssimulacra2_distance,
 )
+from tests.support.golden_vision import BY_SIZE, GRADS, SCORES, read_pairs, read_scores
 
 Images = Callable[..., jax.Array]
 
@@ -39,37 +38,6 @@ ORDER = 1e-11
 # One float32 computation compiled in two ways, in points.
 COMPILED = 1e-4
 
-DATA = Path(__file__).parents[1] / "goldens"
-IMAGES, SCORES, GRADS = (
-  dict(np.load(DATA / f"vision_{name}.npz")) for name in ("images", "scores", "grads")
-)
-ORDERED_NAMES = SCORES["names"].tolist()
-
-
-def _by_size() -> dict[str, list[str]]:
-  """Names of pairs: those of one size are one batch, compiled once."""
-  sizes = defaultdict(list)
-  for name, reference, _ in IMAGES["pairs"].tolist():
-    h, w, _ = IMAGES[f"img/{reference}"].shape
-    sizes[f"{h}x{w}"].append(name)
-  return dict(sizes)
-
-
-BY_SIZE = _by_size()
-
-
-def _read(names: list[str], dtype: type) -> tuple[jax.Array, jax.Array]:
-  """The distorted images of pairs, and their references."""
-  keys = {name: (distorted, reference) for name, reference, distorted in IMAGES["pairs"].tolist()}
-  distorted, reference = (
-    np.stack([IMAGES[f"img/{keys[name][i]}"] / 255 for name in names]).astype(dtype) for i in (0, 1)
-  )
-  return jnp.asarray(distorted), jnp.asarray(reference)
-
-
-def _golden(key: str, names: list[str]) -> np.ndarray:
-  return SCORES[key][[ORDERED_NAMES.index(name) for name in names]]
-
 
 def _score_and_gradient(distorted: jax.Array, reference: jax.Array) -> tuple[jax.Array, jax.Array]:
   scores, vjp = jax.vjp(lambda d: ssimulacra2(d, reference), distorted)
@@ -83,7 +51,7 @@ def _score_and_gradient(distorted: jax.Array, reference: jax.Array) -> tuple[jax
 @pytest.mark.parametrize("size", BY_SIZE)
 def test_golden_scores_and_features(size: str):
   names = BY_SIZE[size]
-  distorted, reference = _read(names, np.float64)
+  distorted, reference = read_pairs(names, np.float64)
   wanted = np.ones((_scale_count(*distorted.shape[1:3]), 2, 3), bool)
 
   @jax.jit
@@ -93,8 +61,8 @@ def test_golden_scores_and_features(size: str):
 
   scores, features = run(distorted, reference)
   assert scores.dtype == jnp.float64
-  np.testing.assert_allclose(scores, _golden("s2_twin", names), rtol=0, atol=F64)
-  np.testing.assert_allclose(scores, _golden("s2_ref_exact_fir", names), rtol=0, atol=PROGRAM)
+  np.testing.assert_allclose(scores, read_scores("s2_twin", names), rtol=0, atol=F64)
+  np.testing.assert_allclose(scores, read_scores("s2_ref_exact_fir", names), rtol=0, atol=PROGRAM)
   want = [SCORES[f"{name}/s2_features"] for name in names]
   np.testing.assert_allclose(features, want, rtol=0, atol=ORDER)
 
@@ -102,9 +70,9 @@ def test_golden_scores_and_features(size: str):
 @pytest.mark.parametrize("size", BY_SIZE)
 def test_golden_scores_in_float32(size: str):
   names = BY_SIZE[size]
-  scores = jax.jit(ssimulacra2)(*_read(names, np.float32))
+  scores = jax.jit(ssimulacra2)(*read_pairs(names, np.float32))
   assert scores.dtype == jnp.float32
-  np.testing.assert_allclose(scores, _golden("s2_twin", names), rtol=0, atol=F32)
+  np.testing.assert_allclose(scores, read_scores("s2_twin", names), rtol=0, atol=F32)
 
 
 FAST = ("64x64", "123x201")  # the sizes with gradients at points
@@ -117,7 +85,7 @@ FAST = ("64x64", "123x201")  # the sizes with gradients at points
 )
 def test_golden_gradients(size: str):
   names = [name for name in BY_SIZE[size] if f"{name}/directional" in GRADS]
-  _, gradients = jax.jit(_score_and_gradient)(*_read(names, np.float64))
+  _, gradients = jax.jit(_score_and_gradient)(*read_pairs(names, np.float64))
   for name, gradient in zip(names, np.asarray(gradients), strict=True):
     y, x, c = np.indices(gradient.shape)
     slope = np.vdot(gradient, np.sin(1 + 0.37 * y + 0.73 * x + 1.1 * c))
@@ -131,7 +99,7 @@ def test_golden_gradients(size: str):
 
 def test_golden_gradients_in_float32():
   names = ["crop_64_noise4", "crop_64_swap"]
-  _, gradients = jax.jit(_score_and_gradient)(*_read(names, np.float32))
+  _, gradients = jax.jit(_score_and_gradient)(*read_pairs(names, np.float32))
   for name, gradient in zip(names, np.asarray(gradients), strict=True):
     want = GRADS[f"{name}/grad"][:, 0]
     error = np.abs(gradient[tuple(GRADS[f"{name}/yxc"].T)] - want)

@@ -67,3 +67,4 @@ def test_only_the_tiles_are_kept():
     assert sum(block.size for _, block in half.tiles) <= 1000 * (64 + len(TAPS))
     assert all(block.base is None for _, block in half.tiles)
   assert blur.transposed.transposed is blur
+  np.testing.assert_array_equal(blur.transposed.to_matrix(), blur.to_matrix().T)
