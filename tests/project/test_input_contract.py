@@ -51,7 +51,10 @@ def functions(small_model: JNDModel, vgg16: VGG16) -> dict[str, Callable[[Any], 
 
 def said(name: str) -> str:
   """The function's name in its messages."""
-  return re.escape("ms_ssim" if name == "ms_ssim_reference" else name)
+  if name in METRICS:  # several entries of the table may be one function with other options
+    function = METRICS[name].function
+    name = getattr(function, "func", function).__name__
+  return re.escape(name)
 
 
 def draw(**changes: float) -> np.ndarray:

@@ -165,7 +165,7 @@ def test_released_objective(
   )
   signs = jax.vmap(lambda key: random_signs(key, (168, 168)))(keys)
   distorted = inject(images, analysis.jnd, signs, lmbda=config.lmbda)
-  noisy = analyze(model, distorted, attention_layer=layer).priors
+  noisy = analyze(model, distorted, attention_layer=config.attention_layer).priors
   clean = analysis.priors
   quality = jax.jit(released_losses.aic_loss)(
     noisy.degraded,
