@@ -12,6 +12,8 @@ What a lmbda amounts to with the default weights, in 8-bit pictures, mean over K
   PSNR, dB                  53.9  47.9  40.2  34.3  30.8  28.4
   Butteraugli, 3-norm       0.10  0.22  0.55  1.15  1.79  2.45
   Butteraugli, worst spot   0.29  0.53  1.31  2.72  4.11  5.53
+  SSIMULACRA 2              97.1  95.0  88.6  77.1  65.0  53.1
+  ColorVideoVDP, JOD       10.00 10.00  9.98  9.90  9.76  9.58
 
 Butteraugli calls a distance of 1 just noticeable. In the median image the worst spot reaches it
 at lmbda 4.0, the 3-norm, which is over all pixels, at 8.8. For other weights or photographs:
