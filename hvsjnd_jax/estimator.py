@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hvsjnd_jax.model import priors, windows
+from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX, Analysis, JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer, Priors
@@ -27,15 +28,15 @@ def estimate(
 ) -> RGBImages:
   """Estimates the JND map: how much change goes unseen, per pixel and channel.
 
-  HVS-SD gives the attention map xc and the input gradient xg; the generator draws
-  xj = G(x, xc, xc·xg), which is enlarged to the image's size.
+  HVS-SD gives the priors, among them the attention map xc and the input gradient xg, and the
+  generator draws the map from the image and these. `model.jnd_map` has the equations.
 
   Args:
     model: What `hvsjnd_jax.load` returned.
     images: Images in [0, 1] of any float type, [B, H, W, 3], H and W at least 8.
-    resolution: "reference" (every map passes through 88x88, as published), "native"
-      (detail survives at any size) or "fine" (native, times `masking.threshold`: what
-      contrast and luminance mask at each pixel). None means the weights' default.
+    resolution: For weights of the published generator "reference" (every map passes through
+      88x88, as published) or "native" (detail survives at any size); other weights have
+      "fine" alone. None means the weights' default.
     attention_layer: "reconstruction" (as the published code) or "feature" (as the paper's
       text). None means the weights' default. Both options are static under `jax.jit`.
     window: Height and width of windows (`windows.plan_window` finds good ones), through
@@ -52,7 +53,8 @@ def estimate(
     TypeError: If the images are not an array of floats.
     ValueError: If the shape is not [B, H, W, 3]; if a side is below 8 pixels; outside
       `jax.jit`, if a value is not finite or lies more than 0.5 beyond [0, 1]; if an option
-      is unknown; or if the window has sides that are not multiples of 8 above 112.
+      is unknown, or not one of the weights'; or if the window has sides that are not
+      multiples of 8 above 112.
 
   Source: Jin et al., arXiv 2208.07583.
 
@@ -77,7 +79,7 @@ def analyze(
   Args, Raises: As `estimate`.
 
   Returns:
-    The map and the priors.
+    The map and the priors; None for the priors where the weights have no HVS-SD.
 
   Examples:
     >>> analysis = analyze(hvsjnd_jax.load(), jnp.zeros((1, 16, 16, 3)))
@@ -101,17 +103,18 @@ def _analyze(
   maps = windows.analyze(
     model, images, window=window, resolution=resolution, attention_layer=attention_layer
   )
-  jnd, *rest = map(jnp.asarray, maps)
-  return Analysis(jnd, Priors(*rest))
+  jnd = jnp.asarray(maps.jnd)
+  return Analysis(jnd, maps.priors and Priors(*map(jnp.asarray, maps.priors)))
 
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention_layer"))
 def _analyze_whole(
   model: JNDModel, images: RGBImages, resolution: Resolution, attention_layer: AttentionLayer
 ) -> Analysis:
-  seen = priors.compute_priors(model.hvs_sd, images, attention_layer=attention_layer)
-  jnd = draw_jnd(model.generator, images, seen.attention, seen.gradient, resolution=resolution)
-  return Analysis(jnd, seen)
+  seen = None
+  if model.hvs_sd is not None:
+    seen = priors.compute_priors(model.hvs_sd, images, attention_layer=attention_layer)
+  return Analysis(draw_jnd(model.generator, images, seen, resolution=resolution), seen)
 
 
 def degrade(model: JNDModel, images: RGBImagesLike) -> RGBImages:
@@ -125,16 +128,16 @@ def degrade(model: JNDModel, images: RGBImagesLike) -> RGBImages:
     Images of the same shape, float32 as the weights; mostly, not strictly, in [0, 1].
 
   Raises:
-    TypeError, ValueError: As `estimate`.
+    TypeError, ValueError: As `estimate`; also a ValueError if the weights have no HVS-SD.
 
   Examples:
     >>> degrade(hvsjnd_jax.load(), jnp.zeros((1, 16, 16, 3))).shape
     (1, 16, 16, 3)
   """
   check_images("degrade", images, smallest_px=MIN_SIDE_PX, half=True)
-  return _degrade(model, jnp.asarray(images, model.param_dtype))
+  return _degrade(model.require_hvs_sd("degrade"), jnp.asarray(images, model.param_dtype))
 
 
 @jax.jit
-def _degrade(model: JNDModel, images: RGBImages) -> RGBImages:
-  return priors.degrade(model.hvs_sd, images)
+def _degrade(hvs_sd: HVSSD, images: RGBImages) -> RGBImages:
+  return priors.degrade(hvs_sd, images)

@@ -1,14 +1,15 @@
 """Loads and saves weights: folders with `weights.safetensors` and `manifest.json`.
 
-A folder holds the JND model (HVS-SD and the generator) or one of the networks that quality
-is measured with, VGG16 or the classifier. The manifest carries the format version, the
+A folder holds the JND model (the generator and, for most, HVS-SD) or one of the networks that
+quality is measured with, VGG16 or the classifier. The manifest carries the format version, the
 SHA-256 of the weights, the networks with their parameter counts, and where the weights come
-from; that of a JND model also carries the defaults of `estimate`. The hash is checked on
-every load, as safetensors does not notice a flipped bit.
+from; that of a JND model also carries its architecture, its level, and the defaults of
+`estimate`. The hash is checked on every load, as safetensors does not notice a flipped bit.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -28,17 +29,23 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.ops.errors import HVSJNDError
 
-FORMAT = 1
+FORMAT = 2
 
 WEIGHTS_FILE = "weights.safetensors"
 
 MANIFEST_FILE = "manifest.json"
 
-SHIPPED = ("default", "paper")
+SHIPPED = ("default", "fast", "paper")
 
 _ASSETS = Path(__file__).parent / "assets"
 
-_JND_NETWORKS = ("hvs_sd", "generator")
+_JND_NETWORKS = (("hvs_sd", "generator"), ("generator",))
+
+# The widths of a JND model's networks, as in the manifest.
+_ARCHITECTURE = ("hvs_sd_channels", "generator_channels")
+
+# A damaged width must not ask for more memory than there is.
+_WIDEST = 4096
 
 
 class _Default(NamedTuple):
@@ -96,12 +103,13 @@ class WeightsError(HVSJNDError):
 
 
 def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel:
-  """Loads both networks, ready for `estimate`.
+  """Loads a JND model, ready for `estimate`.
 
   Args:
     weights: A folder written by the converter or by `train export`, or the name of shipped
-      weights: "default", or "paper", which follow the paper exactly. Their model cards are
-      in the package, under hvsjnd_jax/assets. ("./default" is a folder of that name.)
+      weights: "default", "fast", which do without HVS-SD, or "paper", which follow the paper
+      exactly. Their model cards are in the package, under hvsjnd_jax/assets. ("./default" is
+      a folder of that name.)
     dtype: What the layers compute in, such as bfloat16 on GPUs and TPUs; weights, images
       and maps stay float32. None means float32. docs/speed.md says what bfloat16 costs.
 
@@ -121,7 +129,8 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   file = _locate(weights) / WEIGHTS_FILE
   arrays = _read_arrays(file, manifest)
   defaults = {_DEFAULTS[key].attribute: value for key, value in manifest["defaults"].items()}
-  return build_model(arrays, source=str(file), dtype=dtype, **defaults)
+  options = {**manifest["architecture"], **defaults, "level": manifest["level"]}
+  return build_model(arrays, source=str(file), dtype=dtype, **options)
 
 
 def load_vgg16(folder: Folder | None) -> VGG16:
@@ -175,18 +184,16 @@ def build_model(
   arrays: Mapping[str, np.ndarray],
   *,
   source: str,
-  resolution: Resolution,
-  attention_layer: AttentionLayer,
   dtype: Dtype | None = None,
+  **options: Any,
 ) -> JNDModel:
   """Builds a JND model from arrays by name.
 
   Args:
     arrays: Every parameter by its dotted path, such as "hvs_sd.encoder.conv1.kernel".
     source: Where the arrays come from, for the message.
-    resolution: Default of `estimate`.
-    attention_layer: Default of `estimate`.
     dtype: What the layers compute in; None means float32.
+    **options: Further arguments of `JNDModel`: the defaults of `estimate`, and the widths.
 
   Raises:
     WeightsError: If a parameter is unknown, missing, of another shape or type, or not
@@ -194,7 +201,7 @@ def build_model(
   """
 
   def make(*, rngs: nnx.Rngs) -> JNDModel:
-    return JNDModel(resolution=resolution, attention_layer=attention_layer, dtype=dtype, rngs=rngs)
+    return JNDModel(dtype=dtype, rngs=rngs, **options)
 
   return _fill(make, arrays, source=source)
 
@@ -255,7 +262,7 @@ def read_manifest(weights: Folder = "default") -> dict[str, Any]:
       or wrong.
   """
   file = _locate(weights) / MANIFEST_FILE
-  manifest = _read_manifest(file, _JND_NETWORKS)
+  manifest = _read_manifest(file, *_JND_NETWORKS)
   defaults = manifest.get("defaults")
   if not isinstance(defaults, dict) or defaults.keys() != _DEFAULTS.keys():
     raise WeightsError(f"{file}: expected 'defaults' with {' and '.join(_DEFAULTS)}")
@@ -264,6 +271,7 @@ def read_manifest(weights: Folder = "default") -> dict[str, Any]:
       raise WeightsError(
         f"{file}: defaults.{key} must be one of {', '.join(known)}; got {defaults[key]!r}"
       )
+  _check_architecture(manifest, file)
   return manifest
 
 
@@ -289,7 +297,25 @@ def read_backbone_manifest(network: str, folder: Folder | None) -> dict[str, Any
     raise WeightsError(f"{error}. For {title}, {advice}") from None
 
 
-def _read_manifest(file: Path, networks: Sequence[str]) -> dict[str, Any]:
+def _check_architecture(manifest: Mapping[str, Any], file: Path) -> None:
+  widths = manifest.get("architecture")
+  if not isinstance(widths, dict) or widths.keys() != set(_ARCHITECTURE):
+    raise WeightsError(f"{file}: expected 'architecture' with {' and '.join(_ARCHITECTURE)}")
+  present = {
+    "hvs_sd_channels": "hvs_sd" in manifest["parameters"],
+    "generator_channels": manifest["defaults"]["resolution"] == "fine",
+  }
+  for name, width in widths.items():
+    holds = type(width) is int and 0 < width <= _WIDEST if present[name] else width is None
+    if not holds:
+      wanted = f"a whole number from 1 to {_WIDEST}" if present[name] else "null"
+      raise WeightsError(f"{file}: architecture.{name} must be {wanted}; got {width!r}")
+  level = manifest.get("level")
+  if not (isinstance(level, float) and 0 < level < math.inf):
+    raise WeightsError(f"{file}: level must be above 0 and finite; got {level!r}")
+
+
+def _read_manifest(file: Path, *choices: Sequence[str]) -> dict[str, Any]:
   try:
     manifest = json.loads(file.read_bytes())
   except OSError as error:
@@ -302,14 +328,20 @@ def _read_manifest(file: Path, networks: Sequence[str]) -> dict[str, Any]:
   if not isinstance(manifest.get("sha256"), str):
     raise WeightsError(f"{file}: expected the hash of {WEIGHTS_FILE} under 'sha256'")
   held = manifest.get("parameters")
-  if not isinstance(held, dict) or held.keys() != set(networks):
+  if not isinstance(held, dict) or held.keys() not in [set(networks) for networks in choices]:
     found = " and ".join(held) if isinstance(held, dict) and held else "nothing"
-    raise WeightsError(f"{file}: expected the weights of {' and '.join(networks)}, got {found}")
+    wanted = ", or ".join(" and ".join(networks) for networks in choices)
+    raise WeightsError(f"{file}: expected the weights of {wanted}, got {found}")
   return manifest
 
 
 def _locate(weights: Folder) -> Path:
   return _ASSETS / weights if weights in SHIPPED else Path(weights)
+
+
+def describe_architecture(model: JNDModel) -> dict[str, int | None]:
+  """Returns the widths of a model's networks, which are arguments of `JNDModel`."""
+  return {name: getattr(model, name) for name in _ARCHITECTURE}
 
 
 def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> None:
@@ -339,7 +371,7 @@ def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> Non
 
 def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None:
   if isinstance(model, JNDModel):
-    networks, prefix = _JND_NETWORKS, ""
+    networks, prefix = _JND_NETWORKS[model.hvs_sd is None], ""
   else:
     (network,) = (name for name, origin in _ORIGINS.items() if origin.network is type(model))
     networks, prefix = (network,), f"{network}."
@@ -357,6 +389,8 @@ def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None
     },
   }
   if isinstance(model, JNDModel):
+    manifest["architecture"] = describe_architecture(model)
+    manifest["level"] = model.level
     manifest["defaults"] = {
       key: getattr(model, default.attribute) for key, default in _DEFAULTS.items()
     }

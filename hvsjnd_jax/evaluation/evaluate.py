@@ -28,14 +28,14 @@ class Evaluation(NamedTuple):
   Attributes:
     distorted: The image with its noise, in [0, 1], not rounded.
     jnd: The JND map.
-    attention: The attention map.
+    attention: The attention map; None where the weights have no HVS-SD.
     lmbda: The scale of the noise.
     scores: Those of the distorted image.
   """
 
   distorted: Float[np.ndarray, "h w 3"]
   jnd: Float[np.ndarray, "h w 3"]
-  attention: Float[np.ndarray, "h w"]
+  attention: Float[np.ndarray, "h w"] | None
   lmbda: float
   scores: ImageScores
 
@@ -73,7 +73,7 @@ def evaluate(
   maps = windows.analyze(
     model, pixels[None], window=window, resolution=resolution, attention_layer=attention_layer
   )
-  jnd, attention = maps.jnd[0], maps.attention[0, ..., 0]
+  jnd, attention = maps.jnd[0], maps.priors and maps.priors.attention[0, ..., 0]
   del maps  # the other two take as much memory as the image, twice over
   noise = _Noise(pixels, jnd, seed=seed)
   if lmbda is None:

@@ -1,34 +1,40 @@
-"""The JND map: what the generator draws, enlarged to the image's size.
+"""The JND map: what the generator draws, in the image's size.
 
-  xj = clip(|E(g)|, 0, 1)          "reference" and "native"
-  xj = clip(|E(g) · T(x)|, 0, 1)   "fine"
+  xj = clip(|E(g)|, 0, 1)           "reference" and "native"
+  xj = clip(L · T(x) · exp(c), 0, 1)  "fine"
 
-with g the generator's map, of a quarter of the size, T the masking threshold (`masking`), and
-E a bilinear enlargement: "reference" takes every map through 88x88 and 176x176, as the
-published code does at any image size; "native" and "fine" double it twice, so that detail
-survives at any size. For images of 176x176 the first two are equal.
+with g the map of the published generator, of a quarter of the size, and E a bilinear
+enlargement: "reference" takes every map through 88x88 and 176x176, as the published code does
+at any image size; "native" doubles it twice, so that detail survives at any size. For images of
+176x176 the two are equal. "fine" is the map of our own generator: T is the masking threshold
+(`masking`), c what the correction network draws for each pixel, and L the level of the weights,
+which gives `lmbda` its meaning.
 """
 
 from typing import Any, Literal
 
-from jaxtyping import Array, Float
+import jax.numpy as jnp
 
+from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.extents import Extent, shrink_extent
 from hvsjnd_jax.model.generator import STRIDE, JNDGenerator
 from hvsjnd_jax.model.masking import threshold_within
+from hvsjnd_jax.model.priors import Priors
 from hvsjnd_jax.model.resizing import resize, upsample_2x
-from hvsjnd_jax.ops.types import AnyArray, RGBImages
+from hvsjnd_jax.ops.types import AnyArray, Images, RGBImages
 
 Resolution = Literal["reference", "native", "fine"]
+
+# How many channels the priors have that the correction network is given.
+PRIOR_CHANNELS = 7
 
 _REFERENCE_SIZES = ((88, 88), (176, 176))
 
 
 def draw_jnd(
-  generator: JNDGenerator,
+  generator: JNDGenerator | CorrectionNetwork,
   images: RGBImages,
-  attention: Float[Array, "b h w 1"],
-  gradient: RGBImages,
+  priors: Priors | None,
   *,
   resolution: Resolution,
   extent: Extent | None = None,
@@ -36,25 +42,34 @@ def draw_jnd(
   """Draws the JND map from an image and its priors.
 
   Args:
-    generator: The network.
+    generator: The network: a `CorrectionNetwork` for "fine", else the published generator.
     images: Images in [0, 1]; H and W at least 8.
-    attention: Attention map in [0, 1] (xc in the paper).
-    gradient: Normalised input gradient in [0, 1] (xg in the paper).
-    resolution: How the map is enlarged. For "fine" the networks tell by how much an image
-      departs from what contrast and luminance alone mask, pixel by pixel.
+    priors: Those of the images; None for a correction network that does without.
+    resolution: The form of the map.
     extent: Where the images end (see `extents`); not for "reference".
 
   Returns:
     The JND map in [0, 1]: how much change goes unseen, per pixel and channel.
   """
-  quarter = generator(images, attention, gradient, extent=extent)
+  if isinstance(generator, CorrectionNetwork):
+    thresholds = threshold_within(images, extent)
+    known = () if priors is None else _describe(images, priors, thresholds)
+    correction = generator(images, thresholds, known, extent=extent)
+    return _clip_magnitude(generator.level * thresholds * jnp.exp(correction))
+  assert priors is not None
+  quarter = generator(images, priors.attention, priors.gradient, extent=extent)
   h, w = images.shape[1:3]
   if resolution == "reference":
     return enlarge_as_published(quarter, (h, w))
   maps = _quadruple(quarter, extent)[:, :h, :w]  # the strides round odd sides up
-  if resolution == "fine":
-    maps = maps * threshold_within(images, extent)
   return _clip_magnitude(maps)
+
+
+def _describe(images: RGBImages, priors: Priors, thresholds: RGBImages) -> tuple[Images, ...]:
+  """Gives the priors to the correction network, all in units of about one."""
+  # Most of an input gradient is tiny next to its maximum. What is lost counts in thresholds.
+  lost = (priors.degraded - images) / thresholds
+  return priors.attention, jnp.sqrt(priors.gradient), lost
 
 
 def enlarge_as_published(quarter: AnyArray, size: tuple[int, int]) -> AnyArray:

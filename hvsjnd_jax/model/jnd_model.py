@@ -1,33 +1,50 @@
-"""The JND model: both networks, and the options that their weights were trained for."""
+"""The JND model: its networks, and the options that their weights were trained for."""
 
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.hvs_sd import HVSSD, STRIDE
-from hvsjnd_jax.model.jnd_map import Resolution
+from hvsjnd_jax.model.jnd_map import PRIOR_CHANNELS, Resolution
 from hvsjnd_jax.model.priors import AttentionLayer, Priors
 from hvsjnd_jax.ops.types import RGBImages
 
 MIN_SIDE_PX = STRIDE  # one cell of HVS-SD's feature
 
 
+# The width of HVS-SD in the paper.
+PAPER_CHANNELS = 128
+
+
 class JNDModel(nnx.Module):
-  """Both networks, and the options that their weights were trained for.
+  """HVS-SD and a generator, and the options that their weights were trained for.
+
+  The resolution says which generator it is: the published one draws "reference" and "native"
+  maps, a `CorrectionNetwork` draws "fine" ones, and may do so without HVS-SD.
 
   A model is a pytree: pass it through `jax.jit` and `jax.grad` like any array.
 
   Args:
     resolution: Default of `estimate`; it travels with the weights.
     attention_layer: Default of `estimate`; it travels with the weights.
+    hvs_sd_channels: Width of HVS-SD; None means that there is none, which only "fine" allows.
+    generator_channels: Width of the correction network; None for the published generator,
+      which has its own.
+    level: Factor on "fine" maps.
     dtype: What the layers compute in, such as bfloat16; None means float32, as the weights.
     rngs: Source of the initial weights.
 
+  Raises:
+    ValueError: If the published generator is to do without HVS-SD, or is given a width; if
+      "fine" is not.
+
   Examples:
-    >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load()))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load("paper")))
     1811622
   """
 
@@ -36,18 +53,44 @@ class JNDModel(nnx.Module):
     *,
     resolution: Resolution = "native",
     attention_layer: AttentionLayer = "reconstruction",
+    hvs_sd_channels: int | None = PAPER_CHANNELS,
+    generator_channels: int | None = None,
+    level: float = 1.0,
     dtype: Dtype | None = None,
     rngs: nnx.Rngs,
   ):
-    self.hvs_sd = HVSSD(dtype=dtype, rngs=rngs)
-    self.generator = JNDGenerator(dtype=dtype, rngs=rngs)
+    if (resolution == "fine") == (generator_channels is None):
+      raise ValueError(
+        "JNDModel: expected generator_channels for 'fine' maps alone; got "
+        f"{generator_channels} for {resolution!r}"
+      )
+    if hvs_sd_channels is None:
+      if resolution != "fine":
+        raise ValueError(f"JNDModel: {resolution!r} maps are drawn from the priors of HVS-SD")
+      self.hvs_sd = None
+    else:
+      self.hvs_sd = HVSSD(hvs_sd_channels, dtype=dtype, rngs=rngs)
+    if generator_channels is not None:
+      prior_channels = 0 if self.hvs_sd is None else PRIOR_CHANNELS
+      self.generator = CorrectionNetwork(
+        generator_channels, prior_channels=prior_channels, level=level, dtype=dtype, rngs=rngs
+      )
+    else:
+      self.generator = JNDGenerator(dtype=dtype, rngs=rngs)
+    self.hvs_sd_channels = hvs_sd_channels
+    self.generator_channels = generator_channels
     self.resolution: Resolution = resolution
     self.attention_layer: AttentionLayer = attention_layer
 
   @property
+  def level(self) -> float:
+    """The factor on "fine" maps; 1 for the published generator."""
+    return self.generator.level if isinstance(self.generator, CorrectionNetwork) else 1.0
+
+  @property
   def param_dtype(self) -> jnp.dtype:
     """The type of the weights, which images are cast to: convolutions do not mix types."""
-    return self.hvs_sd.encoder.conv1.kernel[...].dtype
+    return jax.tree.leaves(nnx.state(self.generator))[0].dtype
 
   def choose_options(
     self, resolution: Resolution | None, attention_layer: AttentionLayer | None
@@ -55,23 +98,33 @@ class JNDModel(nnx.Module):
     """Replaces None by the defaults of the weights.
 
     Raises:
-      ValueError: If an option is unknown.
+      ValueError: If an option is unknown, or the generator does not draw such maps.
     """
     resolution = resolution or self.resolution
     attention_layer = attention_layer or self.attention_layer
-    _check_option("resolution", resolution, Resolution)
-    _check_option("attention_layer", attention_layer, AttentionLayer)
+    own = ("fine",) if self.resolution == "fine" else ("reference", "native")
+    if resolution not in own:
+      raise ValueError(
+        f"resolution must be {' or '.join(own)} with these weights; got {resolution!r}"
+      )
+    known = get_args(AttentionLayer)
+    if attention_layer not in known:
+      raise ValueError(f"attention_layer must be {' or '.join(known)}; got {attention_layer!r}")
     return resolution, attention_layer
 
+  def require_hvs_sd(self, caller: str) -> HVSSD:
+    """Returns HVS-SD.
 
-def _check_option(name: str, value: str, option: Any) -> None:
-  known = get_args(option)
-  if value not in known:
-    raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    Raises:
+      ValueError: If the model has none.
+    """
+    if self.hvs_sd is None:
+      raise ValueError(f"{caller}: these weights have no HVS-SD; load others, such as 'default'")
+    return self.hvs_sd
 
 
 class Analysis(NamedTuple):
-  """A JND map xj and the priors that it was drawn from.
+  """A JND map xj and the priors that it was drawn from, which are None without HVS-SD.
 
   Examples:
     >>> Analysis._fields, Priors._fields
@@ -79,4 +132,4 @@ class Analysis(NamedTuple):
   """
 
   jnd: RGBImages
-  priors: Priors
+  priors: Priors | None

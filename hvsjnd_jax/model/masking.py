@@ -21,28 +21,32 @@ _WINDOW_PX = 5
 
 _GRAY_LEVEL = 1 / 255
 
-_FLAT_THRESHOLD = 2 * _GRAY_LEVEL
+_FLAT_THRESHOLD = 5 * _GRAY_LEVEL
 
-_CONTRAST_EXPONENT = 0.7
+_LIGHT_EXPONENT = 0.36
 
-_ADAPTATION_EXPONENT = 0.25
+_DARK_LIGHT = 3.3 * _GRAY_LEVEL
 
-_DARK_LIGHT = 3 * _GRAY_LEVEL
+_COLOR_EXPONENT = 1.4
 
-_DETAIL_FLOOR = _GRAY_LEVEL
+_DARK_COLOR = 6 * _GRAY_LEVEL
 
-_DETAIL_RANGE = 1.8
+_DETAIL_FLOOR = 1.5 * _GRAY_LEVEL
+
+_DETAIL_RANGE = 2.7
 
 
 def threshold(images: RGBImagesLike) -> RGBImages:
   """Computes the amplitude of noise that contrast, luminance and detail mask in each channel.
 
-    T = t · (1 + (s / t)²)^(0.7 / 2) · ((m + d) / (1/2 + d))^(-1/4) · exp(-1.8 tanh(z / 2))
+    T = sqrt(t² + s²) · ((m + d) / (1/2 + d))^(-0.36) · ((m_c + e) / (m + e))^(-1.4)
+      · exp(-2.7 tanh(z / 2))
 
-  with t two gray levels, the threshold on flat mid-gray; s the standard deviation of luma and
-  m its mean; d three gray levels; and z = (x - mean of x) / sqrt(s² + p²), where x is the
-  channel's value and p one gray level. So contrast masks by a power law, dark regions bear
-  more noise than bright ones, and within fine detail the dark side bears more.
+  with t = 5 gray levels, the threshold on flat mid-gray; s the standard deviation of luma, m
+  its mean and m_c that of the channel; d = 3.3 and e = 6 gray levels; and
+  z = (x - m_c) / sqrt(s² + p²), where x is the channel's value and p = 1.5 gray levels. So
+  contrast masks in proportion (Weber's law); dark regions bear more noise than bright ones, and
+  a channel more the less of it there is; and within fine detail the dark side bears more.
 
   Only proportions matter: they say where noise hides, not how much of it goes unseen.
 
@@ -55,14 +59,14 @@ def threshold(images: RGBImagesLike) -> RGBImages:
   Raises:
     TypeError, ValueError: If the images are others (see `ops.checks`).
 
-  Source: Legge & Foley, "Contrast masking in human vision", 1980, for the power of contrast;
-  the rest is ours. The constants were chosen on training photographs, by Butteraugli, for
-  noise of one PSNR in every channel; docs/experiments.md describes the search.
+  Source: Legge & Foley, "Contrast masking in human vision", 1980, for masking by contrast; the
+  rest is ours. The constants were fitted on training photographs to the objective of the default
+  weights (`training.vision_losses`); docs/experiments.md describes the fit.
 
   Examples:
     >>> gray = jnp.full((1, 8, 8, 3), 0.5)
     >>> round(255 * float(threshold(gray).mean()), 3)
-    2.0
+    5.0
   """
   check_images("threshold", images)
   return threshold_within(jnp.asarray(images), None)
@@ -71,10 +75,11 @@ def threshold(images: RGBImagesLike) -> RGBImages:
 def threshold_within(images: RGBImages, extent: Extent | None) -> RGBImages:
   """Computes `threshold` for images that end at the extent, of any float type, unchecked."""
   mean, luma, variance = _measure(images, extent)
-  contrast = (1 + variance / _FLAT_THRESHOLD**2) ** (_CONTRAST_EXPONENT / 2)
-  adaptation = ((luma + _DARK_LIGHT) / (0.5 + _DARK_LIGHT)) ** -_ADAPTATION_EXPONENT
+  contrast = jnp.sqrt(_FLAT_THRESHOLD**2 + variance)
+  light = ((luma + _DARK_LIGHT) / (0.5 + _DARK_LIGHT)) ** -_LIGHT_EXPONENT
+  color = ((mean + _DARK_COLOR) / (luma + _DARK_COLOR)) ** -_COLOR_EXPONENT
   z = (images - mean) * lax.rsqrt(variance + _DETAIL_FLOOR**2)
-  return _FLAT_THRESHOLD * contrast * adaptation * jnp.exp(-_DETAIL_RANGE * jnp.tanh(z / 2))
+  return contrast * light * color * jnp.exp(-_DETAIL_RANGE * jnp.tanh(z / 2))
 
 
 def _measure(images: RGBImages, extent: Extent | None) -> tuple[RGBImages, Luma, Luma]:

@@ -22,6 +22,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.model import generator, tiling
+from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.extents import Extent
 from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.hvs_sd import HVSSD, STRIDE
@@ -29,6 +30,7 @@ from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd, enlarge_as_published
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX, JNDModel
 from hvsjnd_jax.model.priors import (
   AttentionLayer,
+  Priors,
   draw_attention,
   forward_backward,
   normalize,
@@ -41,7 +43,8 @@ from hvsjnd_jax.ops.types import HostImages
 # forward and back. In multiples of 8, as every window starts at a cell of the feature.
 PRIORS_REACH_PX = 56
 
-# How far a pixel of the JND map sees: 14 pixels through six convolutions, 6 through the resizing.
+# How far a pixel of the JND map sees: 14 pixels through six convolutions and 6 through the
+# resizing, or 18 through the correction network and 2 through the masking threshold.
 MAP_REACH_PX = 24
 
 # Planned sides are multiples of this: the fewer shapes there are, the more often one has been
@@ -62,13 +65,19 @@ class Window(NamedTuple):
   width: int
 
 
+class HostPriors(NamedTuple):
+  """Priors as in `Priors`, on the host."""
+
+  degraded: Float[np.ndarray, "b h w 3"]
+  attention: Float[np.ndarray, "b h w 1"]
+  gradient: Float[np.ndarray, "b h w 3"]
+
+
 class Maps(NamedTuple):
   """JND maps and priors as in `Analysis`, on the host."""
 
   jnd: Float[np.ndarray, "b h w 3"]
-  degraded: Float[np.ndarray, "b h w 3"]
-  attention: Float[np.ndarray, "b h w 1"]
-  gradient: Float[np.ndarray, "b h w 3"]
+  priors: HostPriors | None
 
 
 def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = None) -> Window:
@@ -173,7 +182,7 @@ def analyze(
   if (height - width) * (sides.height - sides.width) >= 0:
     return _analyze(model, images, sides, *options)
   turned = _analyze(jax.tree.map(_turn_kernel, model), images.swapaxes(1, 2), sides, *options)
-  return Maps(*(maps.swapaxes(1, 2) for maps in turned))
+  return jax.tree.map(lambda maps: maps.swapaxes(1, 2), turned)
 
 
 def _check(images: HostImages) -> None:
@@ -200,28 +209,32 @@ def _analyze(
   resolution: Resolution,
   attention_layer: AttentionLayer,
 ) -> Maps:
-  degraded, attention, gradient = _compute_priors(model, images, window, attention_layer)
-  jnd = _draw_maps(model.generator, (images, attention, gradient), window, resolution)
-  return Maps(jnd, degraded, attention, gradient)
+  dtype = model.param_dtype
+  priors = None
+  if model.hvs_sd is not None:
+    priors = _compute_priors(model.hvs_sd, images, window, attention_layer, dtype)
+  return Maps(_draw_maps(model.generator, images, priors, window, resolution, dtype), priors)
 
 
 def _compute_priors(
-  model: JNDModel, images: np.ndarray, window: Window, attention_layer: AttentionLayer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Computes the degraded images, attention maps and input gradients."""
+  hvs_sd: HVSSD,
+  images: np.ndarray,
+  window: Window,
+  attention_layer: AttentionLayer,
+  dtype: np.dtype,
+) -> HostPriors:
   b, h, w, _ = images.shape
-  dtype = model.param_dtype
   degraded, gradient = np.empty(images.shape, dtype), np.empty(images.shape, dtype)
   stride, channels, activation = 1, 3, degraded
   if attention_layer == "feature":
-    stride, channels = STRIDE, model.hvs_sd.channels
+    stride, channels = STRIDE, hvs_sd.channels
     activation = np.empty((b, -(-h // stride), -(-w // stride), channels), dtype)
   cotangents = np.zeros((b, 1, 1, channels))  # the sum over each image
   load = functools.partial(_load_padded, images, window, dtype)
 
   def run(*inputs: Array) -> _Passed:
     pixels = np.asarray(h * w, dtype)
-    return _pass(model.hvs_sd, *inputs, pixels, attention_layer=attention_layer)
+    return _pass(hvs_sd, *inputs, pixels, attention_layer=attention_layer)
 
   for tile, passed in tiling.sweep(run, load, tiling.cover(images.shape, window, PRIORS_REACH_PX)):
     part, part_gradient, part_activation, cotangent = passed
@@ -238,7 +251,7 @@ def _compute_priors(
       activation[i], weights[i], size=(h, w), attention_layer=attention_layer
     )
     normalize(gradient[i])  # in place
-  return degraded, attention, gradient
+  return HostPriors(degraded, attention, gradient)
 
 
 def _load_padded(images: np.ndarray, window: Window, dtype: np.dtype, tile: Tile) -> Inputs:
@@ -270,22 +283,22 @@ def _pass(
 
 
 def _draw_maps(
-  network: JNDGenerator,
-  sources: tuple[np.ndarray, np.ndarray, np.ndarray],
+  network: JNDGenerator | CorrectionNetwork,
+  images: np.ndarray,
+  priors: HostPriors | None,
   window: Window,
   resolution: Resolution,
+  dtype: np.dtype,
 ) -> np.ndarray:
-  """Draws the JND maps from images, attention maps and input gradients."""
-  images, _, gradient = sources
   b, h, w, _ = images.shape
   # The "reference" map is enlarged as a whole, when all of it is drawn.
   stride = generator.STRIDE if resolution == "reference" else 1
-  maps = np.empty((b, -(-h // stride), -(-w // stride), 3), gradient.dtype)
+  maps = np.empty((b, -(-h // stride), -(-w // stride), 3), dtype)
 
   def load(tile: Tile) -> Inputs:
-    parts = [tiling.read(source, tile, window, gradient.dtype) for source in sources]
+    parts = [tiling.read(source, tile, window, dtype) for source in (images, *(priors or ()))]
     extent = np.asarray(parts[0].shape[:2], np.int32)
-    return *(tiling.fill(part, window) for part in parts), extent
+    return extent, *(tiling.fill(part, window) for part in parts)
 
   def run(*inputs: Array) -> Array:
     return _draw(network, *inputs, resolution=resolution)
@@ -303,14 +316,15 @@ def _draw_maps(
 
 @functools.partial(jax.jit, static_argnames="resolution")
 def _draw(
-  network: JNDGenerator,
-  images: Array,
-  attention: Array,
-  gradient: Array,
+  network: JNDGenerator | CorrectionNetwork,
   extent: Extent,
-  *,
+  images: Array,
+  *maps: Array,
   resolution: Resolution,
 ) -> Array:
+  priors = Priors(*maps) if maps else None
   if resolution == "reference":
-    return network(images, attention, gradient, extent=extent)
-  return draw_jnd(network, images, attention, gradient, resolution=resolution, extent=extent)
+    assert isinstance(network, JNDGenerator)
+    assert priors is not None
+    return network(images, priors.attention, priors.gradient, extent=extent)
+  return draw_jnd(network, images, priors, resolution=resolution, extent=extent)

@@ -6,6 +6,7 @@ The files in configs/ fill them in; `--config.x=y` on the command line overrides
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal, get_args
 
 from hvsjnd_jax.data.config import DataConfig, check_choices, check_setting
@@ -22,11 +23,30 @@ ComputeDtype = Literal["float32", "bfloat16"]
 # Forms of the terms of stage 2; `objectives.jnd_objective` says what each computes.
 MagnitudeForm = Literal["geometric", "rms", "mean", "total_variation"]
 
-QualityForm = Literal["ms_ssim_gmsd", "ms_ssim", "aic"]
+QualityForm = Literal["distance", "ms_ssim_gmsd", "ms_ssim", "aic"]
 
 QualityDomain = Literal["perceptual", "pixels"]
 
 AttentionForm = Literal["l1", "kl", "correlation"]
+
+# What sets the amount of noise: `lmbda` times the map, or a PSNR that is drawn for each image.
+NoiseAmount = Literal["psnr", "lmbda"]
+
+# The terms of the loss; each has a weight, and is computed only where that is not 0.
+JNDTerm = Literal[
+  "butteraugli",
+  "peaks",
+  "ssimulacra2",
+  "jod",
+  "departure",
+  "magnitude",
+  "quality",
+  "attention",
+  "visibility",
+]
+
+# Those that compare what HVS-SD makes of the image and of its distorted copy.
+HVS_SD_TERMS: tuple[JNDTerm, ...] = ("quality", "attention")
 
 
 @dataclasses.dataclass(slots=True)
@@ -72,18 +92,32 @@ class StageConfig:
 
 @dataclasses.dataclass(slots=True)
 class RateDistortionConfig(StageConfig):
-  """Stage 1 minimises rate_distortion_lambda · MSE + bits per pixel."""
+  """Stage 1 minimises rate_distortion_lambda · MSE + bits per pixel + ordering_weight · ordering.
+
+  `objectives.rate_distortion_objective` says what each term is.
+  """
 
   num_steps: int = 7_000
   crop_px: int = 128
   learning_rate: float = 4e-4
+  channels: int = 64  # width of every hidden layer; 128 in the paper
   rate_distortion_lambda: float = 1024.0  # bits per pixel for an MSE of 1, images in [0, 1]
+  ordering_weight: float = 4.0  # of distances in the perceptual domain that follow visibility
 
   def validate(self, path: str) -> None:
     """Checks every setting; arguments and errors as in `DataConfig.validate`."""
     StageConfig.validate(self, path)  # a dataclass with slots has no zero-argument super()
+    check = functools.partial(check_setting, self, path)
+    check("channels", self.channels >= 1, "at least 1")
     holds = 0 < self.rate_distortion_lambda < math.inf
-    check_setting(self, path, "rate_distortion_lambda", holds, "above 0 and finite")
+    check("rate_distortion_lambda", holds, "above 0 and finite")
+    check("ordering_weight", 0 <= self.ordering_weight < math.inf, "at least 0 and finite")
+    least = 113  # as SSIMULACRA 2 needs for all of its scales
+    check(
+      "crop_px",
+      self.ordering_weight == 0 or self.crop_px >= least,
+      f"at least {least} where ordering_weight is not 0",
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -95,40 +129,73 @@ class JNDConfig(StageConfig):
   # Weights, a folder or shipped ones by name, whose HVS-SD the generator is trained behind;
   # "" takes the HVS-SD that stage 1 trained in the same workdir.
   hvs_sd: str = ""
+  priors: bool = True  # False: a generator that does without HVS-SD
 
-  num_steps: int = 600
-  crop_px: int = 176
+  num_steps: int = 6_000
+  crop_px: int = 256
+  batch_size: int = 1
   learning_rate: float = 1e-3
-  lmbda: float = 10.0  # noise scale at which the map is trained, and meant to be used
+  # The generator: "fine" is ours, the others are drawn by the published one. Written into the
+  # exported weights, as the defaults of `estimate`.
+  resolution: Resolution = "fine"
+  attention_layer: AttentionLayer = "reconstruction"
+  generator_channels: int = 32  # width of the generator for "fine"
+  # The noise that the losses judge.
+  noise: NoiseAmount = "psnr"
+  min_psnr: float = 29.5  # dB; the PSNR of each image is drawn from this range
+  max_psnr: float = 36.5
+  own_signs: float = 0.75  # share of the images in which each channel has signs of its own
+  lmbda: float = 10.0  # for noise "lmbda"
   magnitude_target: float = 0.5  # typical lmbda · map in each channel, in masking thresholds
   # Forms of the terms of `objectives.jnd_objective`; the first of each is ours.
   magnitude_form: MagnitudeForm = "geometric"
-  quality_form: QualityForm = "ms_ssim_gmsd"
+  quality_form: QualityForm = "distance"
   quality_domain: QualityDomain = "perceptual"  # which pair is compared: x2, y2 or x, y
   attention_form: AttentionForm = "l1"
   # Folders of weights for quality_form "aic" alone; `python -m convert.from_torch` makes them.
   vgg16: str = ""
   classifier: str = ""
-  # Weights of the terms.
-  magnitude_weight: float = 1.0
-  quality_weight: float = 3.0
-  attention_weight: float = 0.3
-  visibility_weight: float = 0.25
+  # Weights of the terms: those of the models of vision,
+  butteraugli_weight: float = 1.0
+  peaks_weight: float = 0.7
+  ssimulacra2_weight: float = 1.25
+  jod_weight: float = 0.25
+  departure_weight: float = 0.05  # which holds the map near the masking threshold
+  # and those of the paper.
+  magnitude_weight: float = 0.0
+  quality_weight: float = 0.0
+  attention_weight: float = 0.0
+  visibility_weight: float = 0.0
   visibility_power: float = 2.0  # of the noise; the higher, the more its peaks count
-  # Written into the exported weights as the defaults of `estimate`.
-  resolution: Resolution = "fine"
-  attention_layer: AttentionLayer = "reconstruction"
+
+  def weight(self, term: JNDTerm) -> float:
+    """Returns the weight of a term."""
+    return getattr(self, f"{term}_weight")
 
   def validate(self, path: str) -> None:
     """Checks every setting; arguments and errors as in `DataConfig.validate`."""
     StageConfig.validate(self, path)  # a dataclass with slots has no zero-argument super()
     check = functools.partial(check_setting, self, path)
-    for name in ("lmbda", "magnitude_target"):
+    for name in ("lmbda", "magnitude_target", "min_psnr"):
       check(name, 0 < getattr(self, name) < math.inf, "above 0 and finite")
+    check("max_psnr", self.min_psnr <= self.max_psnr < math.inf, "at least min_psnr")
+    check("own_signs", 0 <= self.own_signs <= 1, "in [0, 1]")
+    check("generator_channels", self.generator_channels >= 1, "at least 1")
     check("visibility_power", 1 <= self.visibility_power < math.inf, "at least 1 and finite")
-    for term in ("magnitude", "quality", "attention", "visibility"):
-      weight = f"{term}_weight"
-      check(weight, 0 <= getattr(self, weight) < math.inf, "at least 0 and finite")
+    for term in get_args(JNDTerm):
+      check(f"{term}_weight", 0 <= self.weight(term) < math.inf, "at least 0 and finite")
+    self._validate_forms(check)
+
+  def _validate_forms(self, check: Callable[[str, bool, str], None]) -> None:
+    check("priors", self.priors or self.resolution == "fine", "true but for resolution 'fine'")
+    for term in HVS_SD_TERMS:
+      holds = self.priors or self.weight(term) == 0
+      check(f"{term}_weight", holds, "0 where priors is false, since the term needs HVS-SD")
+    check(
+      "departure_weight",
+      self.departure_weight == 0 or self.resolution == "fine",
+      "0 but for resolution 'fine'",
+    )
     for name, file in (("vgg16", "vgg16-397923af.pth"), ("classifier", "CL_resNet34.pth")):
       check(
         name,
@@ -188,4 +255,11 @@ class TrainConfig:
       "hvs_sd",
       not self.jnd.hvs_sd or "hvs_sd" not in self.stages,
       "'' where stage 1 is trained too (config.stage 'jnd' trains the second alone)",
+    )
+    check_setting(
+      self.jnd,
+      "config.jnd",
+      "priors",
+      self.jnd.priors or "hvs_sd" not in self.stages,
+      "true where stage 1 is trained too (config.stage 'jnd' trains the second alone)",
     )

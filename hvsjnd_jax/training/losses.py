@@ -19,6 +19,9 @@ TRAINING_GRADIENT_FLOOR = 1.0
 # Keeps the logarithm of an amplitude finite at zero.
 _AMPLITUDE_FLOOR = 0.01 / 255
 
+# Keeps the logarithm of a distance finite: a hundred-thousandth of the range of values.
+_LEAST_ERROR = 1e-9
+
 # Attention, in [0, 1], below which the divergence does not tell maps apart: one gray level.
 _ATTENTION_FLOOR = 1 / 255
 
@@ -105,6 +108,77 @@ def visibility_loss(noise: RGBImages, *, power: float = 2.0) -> Losses:
     4.0
   """
   return (noise**power).mean(axis=(1, 2, 3))
+
+
+def distance_loss(distorted: RGBImages, reference: RGBImages) -> Losses:
+  """Computes log sqrt(mean (d - r)² + 1e-9), the logarithm of a root-mean-square distance.
+
+  In the perceptual domain it stands for visibility, which is what `ordering_loss` trains.
+
+  Args:
+    distorted: Images, such as y2.
+    reference: Same shape, such as x2.
+
+  Returns:
+    Losses, [B]; -10.4 for equal images.
+
+  Source: ours.
+
+  Examples:
+    >>> images = jnp.zeros((1, 8, 8, 3))
+    >>> round(float(distance_loss(images + jnp.exp(-2.0), images)[0]), 3)
+    -2.0
+  """
+  return jnp.log(jnp.square(distorted - reference).mean(axis=(1, 2, 3)) + _LEAST_ERROR) / 2
+
+
+def ordering_loss(distances: Float[Array, "b 2"], visibilities: Float[Array, "b 2"]) -> Losses:
+  """Measures how far the distances of two copies differ from their visibility.
+
+    h(e),  e = (d_1 - d_2) - (v_1 - v_2),  h(e) = e² for |e| < 1/2, |e| - 1/4 beyond
+
+  Both are logarithms, so it is ratios that are compared: of two copies of an image, the one
+  that is seen twice as well shall be twice as far from it.
+
+  Args:
+    distances: Logarithm of each copy's distance.
+    visibilities: Logarithm of how visible each copy's distortion is.
+
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: ours.
+
+  Examples:
+    >>> ordering_loss(jnp.asarray([[0.0, 1.0]]), jnp.asarray([[2.0, 3.0]]))
+    Array([0.], dtype=float32)
+  """
+  errors = jnp.abs(jnp.diff(distances - visibilities)[:, 0])
+  return jnp.where(errors < 0.5, errors**2, errors - 0.25)
+
+
+def departure_loss(jnd: RGBImages, thresholds: RGBImages, *, level: float) -> Losses:
+  """Computes mean log(xj / (L T))², how far a JND map departs from the masking threshold.
+
+  Noise of a given PSNR does not depend on the scale of the map, which would drift to where the
+  bounds of the correction hide all gradients.
+
+  Args:
+    jnd: "fine" JND maps, > 0.
+    thresholds: T, the masking thresholds.
+    level: L, the level of the maps.
+
+  Returns:
+    Losses, [B], >= 0.
+
+  Source: ours.
+
+  Examples:
+    >>> ones = jnp.ones((1, 8, 8, 3))
+    >>> round(float(departure_loss(jnp.exp(1.0) * ones, ones, level=1.0)[0]), 3)
+    1.0
+  """
+  return jnp.square(jnp.log(jnd / (level * thresholds))).mean(axis=(1, 2, 3))
 
 
 def quality_loss(distorted: RGBImages, reference: RGBImages) -> Losses:

@@ -65,7 +65,9 @@ def find_start(
   model = build_model(config)
   nnx.update(model, replicate(nnx.state(model), mesh))
   if stage == "jnd" and not step:
-    notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
+    notes["architecture"] = weights.describe_architecture(model)
+    if model.hvs_sd is not None:
+      notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
   graph, params, frozen = split_model(model, stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
   start = Start(step, notes | {"config": settings}, photos, graph, state, frozen)
@@ -82,8 +84,8 @@ def _restore(start: Start, checkpoints: Checkpoints) -> Start:
 def _fill_hvs_sd(model: JNDModel, config: TrainConfig, workdir: Path, mesh: Mesh) -> dict[str, Any]:
   """Fills in the HVS-SD that the generator is trained behind; returns how it was trained."""
   if source := config.jnd.hvs_sd:
-    trained = nnx.state(weights.load(source).hvs_sd)
-    nnx.update(model.hvs_sd, replicate(trained, mesh))
+    given = weights.load(source).require_hvs_sd(f"config.jnd.hvs_sd {source!r}")
+    nnx.update(model.hvs_sd, replicate(nnx.state(given), mesh))
     manifest = weights.read_manifest(source)
     return {"weights": manifest["sha256"], **manifest.get("training", {}).get("hvs_sd", {})}
   run = restore_weights(model, workdir, "hvs_sd")

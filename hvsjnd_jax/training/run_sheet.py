@@ -27,7 +27,7 @@ def draw_sheet(model: JNDModel, stage: Stage, config: TrainConfig, photos: Photo
   distorted = inject(image, np.asarray(analysis.jnd), signs, lmbda=config.jnd.lmbda)
   return sheets.analysis_sheet(
     pixels,
-    attention=np.asarray(analysis.priors.attention[0, ..., 0]),
+    attention=analysis.priors and np.asarray(analysis.priors.attention[0, ..., 0]),
     jnd=np.asarray(analysis.jnd[0]),
     distorted=np.asarray(distorted[0]),
     note=f"lmbda {config.jnd.lmbda:g}",

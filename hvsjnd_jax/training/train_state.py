@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from hvsjnd_jax import weights
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.runtime.sharding import PyTree
 from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
@@ -27,13 +28,23 @@ class TrainState(NamedTuple):
 
 
 def build_model(config: TrainConfig) -> JNDModel:
-  """Builds both networks, with initial weights drawn from the config's seed."""
+  """Builds the networks, with initial weights drawn from the config's seed."""
   return JNDModel(
     resolution=config.jnd.resolution,
     attention_layer=config.jnd.attention_layer,
+    hvs_sd_channels=_find_channels(config),
+    generator_channels=config.jnd.generator_channels if config.jnd.resolution == "fine" else None,
     dtype=jnp.bfloat16 if config.compute_dtype == "bfloat16" else None,
     rngs=nnx.Rngs(config.seed),
   )
+
+
+def _find_channels(config: TrainConfig) -> int | None:
+  if not config.jnd.priors:
+    return None
+  if source := config.jnd.hvs_sd:
+    return weights.read_manifest(source)["architecture"]["hvs_sd_channels"]
+  return config.hvs_sd.channels
 
 
 def split_model(model: JNDModel, stage: Stage) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:

@@ -126,7 +126,7 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, A
     return {"steps": step, **read_notes(checkpoints, step)}
 
 
-def export(workdir: Path, out: Path) -> None:
+def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
   """Writes the averaged weights of stage 2 as a folder for `hvsjnd_jax.load`.
 
   HVS-SD is the one that the generator was trained with, even where stage 1 has gone on.
@@ -134,17 +134,25 @@ def export(workdir: Path, out: Path) -> None:
   Args:
     workdir: The working folder, with both stages trained.
     out: The folder to write; must not exist, or be empty.
+    level: Factor on "fine" maps, which gives `lmbda` its meaning; training leaves it open.
 
   Raises:
     TrainError: If stage 2 has no checkpoint.
     CheckpointError: If its newest one is damaged.
     WeightsError: If the folder cannot be written.
   """
-  model = JNDModel(rngs=nnx.Rngs(0))
+  with open_checkpoints(workdir, "jnd") as checkpoints:
+    notes = read_notes(checkpoints, checkpoints.latest_step() or 0)
+  settings = notes["config"]["jnd"]
+  model = JNDModel(
+    resolution=settings["resolution"],
+    attention_layer=settings["attention_layer"],
+    level=level,
+    **notes["architecture"],
+    rngs=nnx.Rngs(0),
+  )
   second = restore_weights(model, workdir, "jnd")
-  training = {"hvs_sd": second.pop("hvs_sd"), "jnd": second}
-  settings = second["config"]["jnd"]
-  model.resolution, model.attention_layer = settings["resolution"], settings["attention_layer"]
+  training = {"hvs_sd": second.pop("hvs_sd", {}), "jnd": second}
   for run in training.values():
     _shorten_paths(run.get("config", {}))  # converted weights tell no config
   weights.save(out, model, provenance={"training": training})

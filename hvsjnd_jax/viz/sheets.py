@@ -57,7 +57,7 @@ def visible_jnd(jnd: Float[np.ndarray, "h w 3"]) -> tuple[Pixels, float]:
 def analysis_sheet(
   pixels: Pixels,
   *,
-  attention: Float[np.ndarray, "h w"],
+  attention: Float[np.ndarray, "h w"] | None,
   jnd: Float[np.ndarray, "h w 3"],
   distorted: Float[np.ndarray, "h w 3"],
   note: str,
@@ -66,7 +66,7 @@ def analysis_sheet(
 
   Args:
     pixels: The image, uint8.
-    attention: The attention prior.
+    attention: The attention prior; None where there is none to draw.
     jnd: The JND map.
     distorted: The image with noise added.
     note: What the distorted copy's caption says of it, such as lmbda and PSNR.
@@ -81,10 +81,11 @@ def analysis_sheet(
     (1224, 1156, 3)
   """
   brightened, white = visible_jnd(jnd)
+  looks = [] if attention is None else [("attention: where HVS-SD looks", jet(attention))]
   return sheet(
     [
       ("image", pixels),
-      ("attention: where HVS-SD looks", jet(attention)),
+      *looks,
       (f"JND map, brightened: white is {255 * white:.2f} gray levels", brightened),
       (f"distorted, {note}", to_uint8(distorted)),
     ]
