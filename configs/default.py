@@ -1,9 +1,8 @@
-"""Both stages, one after the other, with the settings of the default weights.
+"""Both stages of the default weights, one after the other.
 
 python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
 
-Cost: about 40 minutes on two CPU cores. configs/hvs_sd.py and configs/jnd.py train one stage
-alone; they give the reason for each value, and the cost and result of each stage.
+configs/hvs_sd.py and configs/jnd.py train one stage alone; they give the reason for each value.
 """
 
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, TrainConfig
@@ -14,28 +13,35 @@ def get_config() -> TrainConfig:
     stage="both",
     checkpoint_every_steps=500,
     hvs_sd=RateDistortionConfig(
-      num_steps=7_000,
+      channels=64,
+      num_steps=5_000,
       crop_px=128,
       batch_size=4,
-      learning_rate=4e-4,
+      learning_rate=5e-4,
       clip_norm=5.0,
       ema_decay=0.999,
       rate_distortion_lambda=1024.0,
+      ordering_weight=25.0,
     ),
     jnd=JNDConfig(
-      num_steps=600,
-      crop_px=176,
-      batch_size=4,
+      priors=True,
+      num_steps=4_000,
+      crop_px=256,
+      batch_size=2,
       learning_rate=1e-3,
       clip_norm=5.0,
-      ema_decay=0.999,
-      lmbda=10.0,
-      magnitude_target=0.5,
-      magnitude_weight=1.0,
-      quality_weight=3.0,
-      attention_weight=0.3,
-      visibility_weight=0.25,
+      ema_decay=0.998,
       resolution="fine",
       attention_layer="reconstruction",
+      generator_channels=32,
+      noise="psnr",
+      min_psnr=29.5,
+      max_psnr=36.5,
+      own_signs=0.9,
+      butteraugli_weight=1.0,
+      peaks_weight=0.7,
+      ssimulacra2_weight=1.25,
+      jod_weight=0.25,
+      departure_weight=0.05,
     ),
   )

@@ -69,7 +69,13 @@ from hvsjnd_jax.cli.options import (
 )
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, open_dataset, plan_window
-from hvsjnd_jax.cli.saved_images import OUTPUTS, make_stems, parse_outputs, save_outputs
+from hvsjnd_jax.cli.saved_images import (
+  OUTPUTS,
+  choose_outputs,
+  make_stems,
+  parse_outputs,
+  save_outputs,
+)
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA, Evaluation, evaluate
 from hvsjnd_jax.metrics import METRICS
@@ -100,8 +106,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   _add_corpora(parser)
   args = parser.parse_args(argv)
   _check_combinations(parser, args)
-  if args.save is not None:
-    args.outputs = args.outputs or OUTPUTS
   if args.lmbda is None and args.psnr is None:
     args.lmbda = 1.0
   return args
@@ -222,6 +226,8 @@ def _run(args: argparse.Namespace) -> int:
   photographs = _find_photographs(args)
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
   model = load_model(args)
+  if args.save is not None:
+    args.outputs = choose_outputs(args.outputs, model)
   plan = _make_plan(args, photographs, model)
   records = plan.done | _evaluate_share(args, plan, model, backbones)
   if args.jsonl is not None:

@@ -11,7 +11,9 @@ training work first, in a minute and without photographs:
 
   python -m hvsjnd_jax.train --config configs/tiny.py --workdir D
 
-The second command writes the folder W of trained weights, for `hvsjnd_jax.load("W")`.
+The second command writes the folder W of trained weights, for `hvsjnd_jax.load("W")`. Training
+leaves the level of a map open. To give `lmbda` 10 a meaning, find with `hvsjnd_jax.calibrate
+--model W` the lmbda that is just noticeable, and export again with --level a tenth of it.
 
 A run that was stopped goes on from its newest checkpoint when the same command is given
 again. On SIGTERM it saves first.
@@ -35,6 +37,7 @@ from absl import logging
 
 from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.cli.config_file import load_config
+from hvsjnd_jax.cli.options import parse_level
 from hvsjnd_jax.cli.train_progress import TrainProgress
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
@@ -47,7 +50,7 @@ from hvsjnd_jax.training.workdir import export
 # The options of each action; the first two are required.
 _OPTIONS = {
   None: ("config", "workdir", "multihost"),
-  "export": ("workdir", "out"),
+  "export": ("workdir", "out", "level"),
   "aot": ("config", "topology"),
 }
 
@@ -68,7 +71,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
   logging.set_verbosity(logging.ERROR)
   try:
     if args.action == "export":
-      export(args.workdir, args.out)
+      export(args.workdir, args.out, level=args.level or 1.0)
       print(f"{args.out}: weights written")
     elif args.action == "aot":
       _compile_ahead(load_config(args.config, overrides, photographs=False), args.topology)
@@ -116,6 +119,12 @@ def _make_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
+  )
+  parser.add_argument(
+    "--level",
+    type=parse_level,
+    metavar="L",
+    help="with export: factor on the maps of a generator for 'fine' (default: 1)",
   )
   parser.add_argument(
     "--topology", metavar="NAME", help="with aot: the TPU slice, such as v5e:16x16"

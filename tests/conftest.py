@@ -23,6 +23,7 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.weights import build_model, save
 from tests.support.golden_backbones import build
 from tests.support.golden_weights import draw_state
+from tests.support.models import unsettle
 
 # Tolerances are those of float32 on a CPU; an accelerator may multiply in lower precision.
 if "JAX_PLATFORMS" not in os.environ:
@@ -133,6 +134,24 @@ def small_model(model: JNDModel) -> JNDModel:
   small = nnx.clone(model)
   small.hvs_sd = HVSSD(8, rngs=nnx.Rngs(1))
   return small
+
+
+@pytest.fixture(scope="session")
+def fine_model() -> JNDModel:
+  """Narrow networks of the default weights' kind, whose correction is not 0."""
+  model = JNDModel(
+    resolution="fine", hvs_sd_channels=8, generator_channels=8, level=0.5, rngs=nnx.Rngs(2)
+  )
+  return unsettle(model)
+
+
+@pytest.fixture(scope="session")
+def fast_model() -> JNDModel:
+  """A narrow network of the kind of the weights "fast", whose correction is not 0."""
+  model = JNDModel(
+    resolution="fine", hvs_sd_channels=None, generator_channels=8, level=0.5, rngs=nnx.Rngs(3)
+  )
+  return unsettle(model)
 
 
 @pytest.fixture(scope="session")

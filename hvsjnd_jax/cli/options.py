@@ -60,7 +60,7 @@ def load_model(args: argparse.Namespace) -> JNDModel:
   """Loads the model that the options of `add_model` name.
 
   Raises:
-    UsageError: If it has no networks.
+    UsageError: If it has no networks, or does not draw such maps.
     WeightsError: If there are no such weights, or damaged ones.
   """
   if not has_networks(args.model):
@@ -68,7 +68,12 @@ def load_model(args: argparse.Namespace) -> JNDModel:
       f"--model {args.model}: expected a model with networks: {', '.join(weights.SHIPPED)}, or a "
       f"folder of weights; compare and calibrate take {args.model}"
     )
-  return weights.load(args.model, dtype=args.dtype)
+  model = weights.load(args.model, dtype=args.dtype)
+  try:
+    model.choose_options(args.resolution, args.attention_layer)
+  except ValueError as error:
+    raise UsageError(f"--model {args.model}: {error}") from None
+  return model
 
 
 def check_models(option: str, names: Sequence[str]) -> None:
@@ -104,6 +109,18 @@ def parse_lmbda(text: str, *, largest: float) -> float:
   value = _parse_number(text)
   if not 0 <= value <= largest:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {text}")
+  return value
+
+
+def parse_level(text: str) -> float:
+  """Parses the level of a model's maps, as the type of an option.
+
+  Raises:
+    ArgumentTypeError: If it is not a finite number above 0.
+  """
+  value = _parse_number(text)
+  if not 0 < value < math.inf:
+    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
   return value
 
 

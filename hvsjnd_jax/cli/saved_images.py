@@ -11,10 +11,13 @@ from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import make_folder, writing
 from hvsjnd_jax.data.images import place, to_uint8, write_npy, write_png
 from hvsjnd_jax.evaluation.evaluate import Evaluation
+from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.viz import sheets
 
-OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
+_ATTENTION = "attention.png"
+
+OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", _ATTENTION, "sheet.png")
 
 
 def parse_outputs(text: str) -> tuple[str, ...]:
@@ -29,6 +32,18 @@ def parse_outputs(text: str) -> tuple[str, ...]:
       f"unknown output {min(unknown)!r}; known: {', '.join(OUTPUTS)}"
     )
   return tuple(name for name in OUTPUTS if name in names)
+
+
+def choose_outputs(asked: Sequence[str] | None, model: JNDModel) -> tuple[str, ...]:
+  """Chooses what to write for each image: what is asked for, or all that there is.
+
+  Raises:
+    UsageError: If attention is asked for, and the model has no HVS-SD.
+  """
+  possible = tuple(name for name in OUTPUTS if model.hvs_sd or name != _ATTENTION)
+  if asked and not set(asked) <= set(possible):
+    raise UsageError(f"--outputs {_ATTENTION}: the model has no HVS-SD, and so no attention")
+  return tuple(asked or possible)
 
 
 def make_stems(files: list[Path], folder: Path) -> dict[Path, Path]:
@@ -79,7 +94,7 @@ def save_outputs(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: Ev
     "distorted.png": lambda: to_uint8(distorted),
     "jnd.png": lambda: sheets.visible_jnd(jnd)[0],
     "jnd.npy": lambda: jnd,
-    "attention.png": lambda: sheets.jet(attention),
+    _ATTENTION: lambda: sheets.jet(np.asarray(attention)),
     "sheet.png": lambda: sheets.analysis_sheet(
       pixels,
       attention=attention,

@@ -22,7 +22,7 @@ from hvsjnd_jax.ops.types import Images, RGBImages
 _STRIDE = 2
 
 # Of the hidden layers. With them a pixel sees 18 others on every side.
-_DILATIONS = (1, 2, 4)
+_DILATIONS = (2, 4)
 
 # The map is at most exp(0.8) times the threshold, or that part of it, so that no noise stands
 # out by itself.
@@ -31,8 +31,8 @@ _LARGEST = 0.8
 # Images and thresholds have three channels each.
 _IMAGE_CHANNELS = 6
 
-# The unit in which the network is given thresholds.
-_UNIT = 5 / 255
+# The unit in which the network is given thresholds, that of flat mid-gray.
+_LOG_UNIT = math.log(5 / 255)
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -42,9 +42,9 @@ class CorrectionNetwork(nnx.Module):
 
     c = b tanh(N(x, log T, priors) / b),   b = 0.8
 
-  N enters cells of 2x2 pixels by a 6x6 convolution of stride 2, has three residual 3x3
-  convolutions, dilated by 1, 2 and 4, and leaves by the transpose of a 6x6 convolution of
-  stride 2. At first c is 0, so that training starts from the threshold.
+  N enters cells of 2x2 pixels by a 6x6 convolution of stride 2, has two residual 3x3
+  convolutions, dilated by 2 and 4, and leaves by the transpose of a 6x6 convolution of stride
+  2. At first c is 0, so that training starts from the threshold.
 
   Args:
     channels: Width of the hidden layers.
@@ -77,7 +77,7 @@ class CorrectionNetwork(nnx.Module):
   def __call__(
     self,
     images: RGBImages,
-    thresholds: RGBImages,
+    log_thresholds: RGBImages,
     priors: Sequence[Images],
     *,
     extent: Extent | None = None,
@@ -86,7 +86,7 @@ class CorrectionNetwork(nnx.Module):
 
     Args:
       images: Images in [0, 1].
-      thresholds: Masking thresholds of the images, > 0.
+      log_thresholds: Logarithm of the images' masking thresholds.
       priors: Maps of the same size, whose channels sum to `prior_channels`.
       extent: Where the images end (see `extents`).
 
@@ -94,7 +94,7 @@ class CorrectionNetwork(nnx.Module):
       Values in [-0.8, 0.8], of the images' shape and type; past the extent they mean nothing.
     """
     # Past the edge, every layer sees zeros.
-    inputs = jnp.concatenate([images - 0.5, jnp.log(thresholds / _UNIT), *priors], axis=-1)
+    inputs = jnp.concatenate([images - 0.5, log_thresholds - _LOG_UNIT, *priors], axis=-1)
     inputs = mask_outside(inputs.astype(self.dtype or images.dtype), extent)
     cells = shrink_extent(extent, _STRIDE)
     hidden = mask_outside(nnx.leaky_relu(self.enter(inputs)), cells)

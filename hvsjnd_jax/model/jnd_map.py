@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.extents import Extent, shrink_extent
 from hvsjnd_jax.model.generator import STRIDE, JNDGenerator
-from hvsjnd_jax.model.masking import threshold_within
+from hvsjnd_jax.model.masking import log_threshold
 from hvsjnd_jax.model.priors import Priors
 from hvsjnd_jax.model.resizing import resize, upsample_2x
 from hvsjnd_jax.ops.types import AnyArray, Images, RGBImages
@@ -52,10 +52,10 @@ def draw_jnd(
     The JND map in [0, 1]: how much change goes unseen, per pixel and channel.
   """
   if isinstance(generator, CorrectionNetwork):
-    thresholds = threshold_within(images, extent)
-    known = () if priors is None else _describe(images, priors, thresholds)
-    correction = generator(images, thresholds, known, extent=extent)
-    return _clip_magnitude(generator.level * thresholds * jnp.exp(correction))
+    log_thresholds = log_threshold(images, extent)
+    known = () if priors is None else _describe(images, priors, log_thresholds)
+    correction = generator(images, log_thresholds, known, extent=extent)
+    return _clip_magnitude(generator.level * jnp.exp(log_thresholds + correction))
   assert priors is not None
   quarter = generator(images, priors.attention, priors.gradient, extent=extent)
   h, w = images.shape[1:3]
@@ -65,10 +65,10 @@ def draw_jnd(
   return _clip_magnitude(maps)
 
 
-def _describe(images: RGBImages, priors: Priors, thresholds: RGBImages) -> tuple[Images, ...]:
+def _describe(images: RGBImages, priors: Priors, log_thresholds: RGBImages) -> tuple[Images, ...]:
   """Gives the priors to the correction network, all in units of about one."""
   # Most of an input gradient is tiny next to its maximum. What is lost counts in thresholds.
-  lost = (priors.degraded - images) / thresholds
+  lost = (priors.degraded - images) * jnp.exp(-log_thresholds)
   return priors.attention, jnp.sqrt(priors.gradient), lost
 
 

@@ -5,6 +5,7 @@ It is a model without weights. Images are float in [0, 1], NHWC, RGB. Luma is .2
 """
 
 import functools
+import math
 
 import jax.numpy as jnp
 from jax import lax
@@ -69,17 +70,17 @@ def threshold(images: RGBImagesLike) -> RGBImages:
     5.0
   """
   check_images("threshold", images)
-  return threshold_within(jnp.asarray(images), None)
+  return jnp.exp(log_threshold(jnp.asarray(images)))
 
 
-def threshold_within(images: RGBImages, extent: Extent | None) -> RGBImages:
-  """Computes `threshold` for images that end at the extent, of any float type, unchecked."""
+def log_threshold(images: RGBImages, extent: Extent | None = None) -> RGBImages:
+  """Computes log T, for images of any float type that end at the extent, unchecked."""
   mean, luma, variance = _measure(images, extent)
-  contrast = jnp.sqrt(_FLAT_THRESHOLD**2 + variance)
-  light = ((luma + _DARK_LIGHT) / (0.5 + _DARK_LIGHT)) ** -_LIGHT_EXPONENT
-  color = ((mean + _DARK_COLOR) / (luma + _DARK_COLOR)) ** -_COLOR_EXPONENT
+  contrast = jnp.log(_FLAT_THRESHOLD**2 + variance) / 2
+  light = _LIGHT_EXPONENT * (jnp.log(luma + _DARK_LIGHT) - math.log(0.5 + _DARK_LIGHT))
+  color = _COLOR_EXPONENT * (jnp.log(mean + _DARK_COLOR) - jnp.log(luma + _DARK_COLOR))
   z = (images - mean) * lax.rsqrt(variance + _DETAIL_FLOOR**2)
-  return contrast * light * color * jnp.exp(-_DETAIL_RANGE * jnp.tanh(z / 2))
+  return contrast - light - color - _DETAIL_RANGE * jnp.tanh(z / 2)
 
 
 def _measure(images: RGBImages, extent: Extent | None) -> tuple[RGBImages, Luma, Luma]:

@@ -91,11 +91,15 @@ class Checkpoints:
   def save(self, step: int, notes: dict[str, Any], /, **items: PyTree) -> None:
     """Saves the notes and the named pytrees of a step, unless it is saved already.
 
+    Orbax saves no pytree without leaves, such as what is frozen where there is no HVS-SD; it is
+    left out, and restored as it is given.
+
     Raises:
       CheckpointError: If this, or an earlier save in the background, cannot be written.
     """
     if self.latest_step() == step:
       return
+    items = {name: item for name, item in items.items() if jax.tree.leaves(item)}
     saved: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     hashes = {name: _hash_leaves(item) for name, item in items.items()}
     saved |= {_HASHES: ocp.args.JsonSave(hashes), _NOTES: ocp.args.JsonSave(notes)}
@@ -114,11 +118,12 @@ class Checkpoints:
     Raises:
       CheckpointError: If a file cannot be read, or a leaf's hash is not the one saved.
     """
+    filled = {name: item for name, item in like.items() if jax.tree.leaves(item)}
     with _silent_threads():
-      restored, reason = self._try_restore(step, like)
+      restored, reason = self._try_restore(step, filled)
       if restored is not None:
-        return restored
-      advice = self._advise(step, like)
+        return like | restored
+      advice = self._advise(step, filled)
       # When one read fails, Orbax abandons the others, which end a little later with errors.
       gc.collect()
       time.sleep(_DROPPED_READS_SECONDS)

@@ -97,12 +97,12 @@ class RateDistortionConfig(StageConfig):
   `objectives.rate_distortion_objective` says what each term is.
   """
 
-  num_steps: int = 7_000
+  num_steps: int = 5_000
   crop_px: int = 128
-  learning_rate: float = 4e-4
+  learning_rate: float = 5e-4
   channels: int = 64  # width of every hidden layer; 128 in the paper
   rate_distortion_lambda: float = 1024.0  # bits per pixel for an MSE of 1, images in [0, 1]
-  ordering_weight: float = 4.0  # of distances in the perceptual domain that follow visibility
+  ordering_weight: float = 25.0  # of distances in the perceptual domain that follow visibility
 
   def validate(self, path: str) -> None:
     """Checks every setting; arguments and errors as in `DataConfig.validate`."""
@@ -131,10 +131,11 @@ class JNDConfig(StageConfig):
   hvs_sd: str = ""
   priors: bool = True  # False: a generator that does without HVS-SD
 
-  num_steps: int = 6_000
+  num_steps: int = 4_000
   crop_px: int = 256
-  batch_size: int = 1
+  batch_size: int = 2
   learning_rate: float = 1e-3
+  ema_decay: float = 0.998
   # The generator: "fine" is ours, the others are drawn by the published one. Written into the
   # exported weights, as the defaults of `estimate`.
   resolution: Resolution = "fine"
@@ -144,7 +145,7 @@ class JNDConfig(StageConfig):
   noise: NoiseAmount = "psnr"
   min_psnr: float = 29.5  # dB; the PSNR of each image is drawn from this range
   max_psnr: float = 36.5
-  own_signs: float = 0.75  # share of the images in which each channel has signs of its own
+  own_signs: float = 0.9  # share of the images in which each channel has signs of its own
   lmbda: float = 10.0  # for noise "lmbda"
   magnitude_target: float = 0.5  # typical lmbda · map in each channel, in masking thresholds
   # Forms of the terms of `objectives.jnd_objective`; the first of each is ours.

@@ -1,22 +1,27 @@
-"""The JND map: the generator's, enlarged."""
+"""The JND map: the published generator's, enlarged, and "fine" ones."""
 
 import functools
 from collections.abc import Callable
-from typing import get_args
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
+from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.generator import JNDGenerator
 from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd, enlarge_as_published
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.masking import threshold
+from hvsjnd_jax.model.priors import Priors
+from tests.support.models import unsettle
 
 # The same sums, compiled in another order.
 SELF = 1e-6
+# A logarithm and its exponential, in float32.
+SELF_RATIO = 1e-5
 
-RESOLUTIONS = pytest.mark.parametrize("resolution", get_args(Resolution))
+PUBLISHED: tuple[Resolution, ...] = ("reference", "native")
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +29,31 @@ def generator(model: JNDModel) -> JNDGenerator:
   return model.generator
 
 
+def draw_model(hvs_sd_channels: int | None, *, width: int = 8, level: float = 1.0) -> JNDModel:
+  return JNDModel(
+    resolution="fine",
+    hvs_sd_channels=hvs_sd_channels,
+    generator_channels=width,
+    level=level,
+    rngs=nnx.Rngs(0),
+  )
+
+
 @functools.partial(jax.jit, static_argnames="resolution")
 def _draw_jnd(generator: JNDGenerator, maps: jax.Array, *, resolution: Resolution) -> jax.Array:
   return draw_jnd(generator, *_split(maps), resolution=resolution)
 
 
-def _split(maps: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Image, attention and gradient out of one random [B, H, W, 7]."""
-  return maps[..., :3], maps[..., 3:4], maps[..., 4:]
+def _split(maps: jax.Array) -> tuple[jax.Array, Priors]:
+  """Image and priors out of one random [B, H, W, 10]."""
+  images, degraded, gradient, attention = jax.numpy.split(maps, (3, 6, 9), axis=-1)
+  return images, Priors(degraded, attention, gradient)
 
 
-@RESOLUTIONS
+@pytest.mark.parametrize("resolution", PUBLISHED)
 @pytest.mark.parametrize("size", [(8, 8), (9, 13)], ids=["8x8", "9x13"])
 def test_shape_and_range(generator: JNDGenerator, resolution: Resolution, size: tuple[int, int]):
-  maps = jax.random.uniform(jax.random.key(0), (2, *size, 7))
+  maps = jax.random.uniform(jax.random.key(0), (2, *size, 10))
   jnd = _draw_jnd(generator, maps, resolution=resolution)
   assert jnd.shape == (2, *size, 3)
   assert ((jnd >= 0) & (jnd <= 1)).all()
@@ -45,14 +61,14 @@ def test_shape_and_range(generator: JNDGenerator, resolution: Resolution, size: 
 
 
 def test_resolutions_agree_at_176(generator: JNDGenerator):
-  maps = jax.random.uniform(jax.random.key(0), (1, 176, 176, 7))
+  maps = jax.random.uniform(jax.random.key(0), (1, 176, 176, 10))
   reference = _draw_jnd(generator, maps, resolution="reference")
   native = _draw_jnd(generator, maps, resolution="native")
   np.testing.assert_allclose(native, reference, rtol=0, atol=SELF)
 
 
 def test_maps_are_clipped_to_the_image_range(generator: JNDGenerator):
-  maps = 1e6 * jax.random.uniform(jax.random.key(0), (2, 8, 8, 7))
+  maps = 1e6 * jax.random.uniform(jax.random.key(0), (2, 8, 8, 10))
   assert _draw_jnd(generator, maps, resolution="native").max() == 1
 
 
@@ -61,14 +77,38 @@ def test_gradients(check_gradient: Callable[..., None], generator: JNDGenerator)
   def forward(generator: JNDGenerator, maps: jax.Array) -> jax.Array:
     return draw_jnd(generator, *_split(maps), resolution="reference")
 
-  check_gradient(forward, generator, np.random.default_rng(0).random((1, 8, 8, 7)))
+  check_gradient(forward, generator, np.random.default_rng(1).random((1, 8, 8, 10)))
 
 
-def test_fine_is_native_times_the_masking_threshold(generator: JNDGenerator):
-  maps = jax.random.uniform(jax.random.key(0), (1, 16, 24, 7))
-  native, fine = (_draw_jnd(generator, maps, resolution=form) for form in ("native", "fine"))
-  assert native.max() < 1  # nothing is clipped
-  np.testing.assert_allclose(fine, native * threshold(maps[..., :3]), rtol=0, atol=SELF)
+@pytest.mark.parametrize("size", [(8, 8), (9, 13)], ids=["8x8", "9x13"])
+@pytest.mark.parametrize("hvs_sd_channels", [8, None])
+def test_fine_is_the_masking_threshold_at_first(hvs_sd_channels: int | None, size: tuple[int, int]):
+  model = draw_model(hvs_sd_channels, level=0.5)
+  images, priors = _split(jax.random.uniform(jax.random.key(0), (2, *size, 10)))
+  known = None if hvs_sd_channels is None else priors
+  jnd = draw_jnd(model.generator, images, known, resolution="fine")
+  np.testing.assert_allclose(jnd, (0.5 * threshold(images)).clip(0, 1), rtol=SELF_RATIO)
+
+
+def test_correction_is_bounded():
+  model = draw_model(None)
+  generator = model.generator
+  generator.leave.bias[...] = jax.numpy.asarray([-100.0, 0.0, 100.0])
+  images = 0.25 + 0.5 * jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
+  log_thresholds = jax.numpy.zeros(images.shape)
+  correction = generator(images, log_thresholds, ())
+  np.testing.assert_allclose(correction[0, 0, 0], [-0.8, 0, 0.8], atol=SELF)
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_fine_maps(check_gradient: Callable[..., None]):
+  model = jax.tree.map(lambda leaf: leaf.astype(np.float64), draw_model(8, width=4))
+  model = unsettle(model)
+
+  def forward(generator: CorrectionNetwork, maps: jax.Array) -> jax.Array:
+    return draw_jnd(generator, *_split(maps), resolution="fine")
+
+  check_gradient(forward, model.generator, np.random.default_rng(0).random((1, 9, 12, 10)))
 
 
 def test_reference_is_the_same_on_the_host():

@@ -28,17 +28,19 @@ def test_threshold(draw_images: DrawImages):
   images = np.asarray(draw_images(2, 9, 13))
   luma = gather(images @ np.asarray(masking.LUMA)[:, None])
   mean, variance = np.nanmean(luma, axis=-1), np.nanvar(luma, axis=-1)
-  z = (images - np.nanmean(gather(images), axis=-1)) / np.sqrt(variance + (1 / 255) ** 2)
-  contrast = (1 + variance / (2 / 255) ** 2) ** 0.35
-  adaptation = ((mean + 3 / 255) / (0.5 + 3 / 255)) ** -0.25
-  want = 2 / 255 * contrast * adaptation * np.exp(-1.8 * np.tanh(z / 2))
+  own_mean = np.nanmean(gather(images), axis=-1)
+  z = (images - own_mean) / np.sqrt(variance + (1.5 / 255) ** 2)
+  contrast = np.sqrt((5 / 255) ** 2 + variance)
+  light = ((mean + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.36
+  color = ((own_mean + 6 / 255) / (mean + 6 / 255)) ** -1.4
+  want = contrast * light * color * np.exp(-2.7 * np.tanh(z / 2))
   np.testing.assert_allclose(masking.threshold(jnp.asarray(images)), want, rtol=CLOSE)
 
 
 def test_threshold_sees_nothing_past_the_extent(draw_images: DrawImages):
   images = draw_images(2, 12, 16)
   extent = jnp.asarray([[9, 13], [12, 8]])
-  got = masking.threshold_within(images, extent)
+  got = jnp.exp(masking.log_threshold(images, extent))
   for i, (height, width) in enumerate(extent.tolist()):
     own = (slice(i, i + 1), slice(height), slice(width))
     np.testing.assert_allclose(got[own], masking.threshold(images[own]), rtol=CLOSE)
@@ -47,8 +49,14 @@ def test_threshold_sees_nothing_past_the_extent(draw_images: DrawImages):
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images_mask_alike_everywhere(value: float):
   thresholds = masking.threshold(jnp.full((1, 8, 8, 3), value))
-  want = 2 / 255 * ((value + 3 / 255) / (0.5 + 3 / 255)) ** -0.25
+  want = 5 / 255 * ((value + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.36
   np.testing.assert_allclose(thresholds, want, rtol=CLOSE)
+
+
+def test_a_channel_bears_more_the_less_of_it_there_is():
+  reddish = jnp.broadcast_to(jnp.asarray([0.8, 0.4, 0.2], jnp.float32), (1, 8, 8, 3))
+  red, green, blue = masking.threshold(reddish)[0, 4, 4].tolist()
+  assert red < green < blue
 
 
 def test_contrast_masks_and_on_its_dark_side_most():

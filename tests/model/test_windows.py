@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ import hvsjnd_jax
 from hvsjnd_jax.model import tiling, windows
 from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd
 from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
-from hvsjnd_jax.model.priors import AttentionLayer, forward_backward
+from hvsjnd_jax.model.priors import AttentionLayer, Priors, forward_backward
 from hvsjnd_jax.model.windows import Window, check_window, plan_window
 
 DrawImages = Callable[..., jax.Array]
@@ -33,11 +34,7 @@ def assert_same(maps: Analysis, wanted: Analysis) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=SELF * float(abs(want).max()))
 
 
-@pytest.mark.parametrize(
-  ("resolution", "attention_layer"),
-  [("reference", "feature"), ("native", "reconstruction"), ("fine", "reconstruction")],
-)
-@pytest.mark.parametrize(
+SIZES = pytest.mark.parametrize(
   "size",
   [
     (9, 13),  # far smaller than the window
@@ -49,6 +46,13 @@ def assert_same(maps: Analysis, wanted: Analysis) -> None:
   ],
   ids=lambda size: f"{size[0]}x{size[1]}",
 )
+
+
+@pytest.mark.parametrize(
+  ("resolution", "attention_layer"),
+  [("reference", "feature"), ("native", "reconstruction")],
+)
+@SIZES
 def test_windows_give_what_the_whole_image_gives(
   small_model: JNDModel,
   draw_images: DrawImages,
@@ -62,6 +66,17 @@ def test_windows_give_what_the_whole_image_gives(
   assert_same(got, hvsjnd_jax.analyze(small_model, images, **options))
   alone = hvsjnd_jax.estimate(small_model, images, window=WINDOW, **options)
   np.testing.assert_array_equal(alone, got.jnd)
+
+
+@SIZES
+@pytest.mark.parametrize("kind", ["fine_model", "fast_model"])
+def test_windows_of_fine_maps(
+  request: pytest.FixtureRequest, kind: str, draw_images: DrawImages, size: tuple[int, int]
+):
+  model, images = request.getfixturevalue(kind), draw_images(2, *size)
+  got = hvsjnd_jax.analyze(model, images, window=WINDOW)
+  assert (got.priors is None) == (kind == "fast_model")
+  assert_same(got, hvsjnd_jax.analyze(model, images))
 
 
 @pytest.mark.usefixtures("optimized")
@@ -82,24 +97,27 @@ def test_windows_of_a_large_image(draw_images: DrawImages):
 
 
 @pytest.mark.usefixtures("x64")
-def test_overlap_is_the_networks_reach(small_model: JNDModel):
+def test_overlap_is_the_networks_reach(small_model: JNDModel, fine_model: JNDModel):
   """How far away a pixel's change still shows, wherever it lies in a cell of 8 pixels."""
   model = jax.tree.map(lambda leaf: leaf.astype(np.float64), small_model)
+  fine = jax.tree.map(lambda leaf: leaf.astype(np.float64), fine_model)
   rng = np.random.default_rng(0)
-  image, attention, prior = (rng.random((1, 128, 128, c)) for c in (3, 1, 3))
+  image, degraded, gradient, attention = (rng.random((1, 128, 128, c)) for c in (3, 3, 3, 1))
   places = np.arange(60, 68)
   changed = image.repeat(8, axis=0)
   changed[np.arange(8), places, places] += 0.5
 
   @jax.jit
-  def see(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    gradient = forward_backward(model.hvs_sd, images, None, pixels=1).gradient
-    maps = (jax.numpy.broadcast_to(m, (len(images), *m.shape[1:])) for m in (attention, prior))
-    return gradient, draw_jnd(model.generator, images, *maps, resolution="native")
+  def see(images: jax.Array) -> tuple[jax.Array, ...]:
+    passed = forward_backward(model.hvs_sd, images, None, pixels=1)
+    priors = Priors(
+      *(jnp.broadcast_to(m, (len(images), *m.shape[1:])) for m in (degraded, attention, gradient))
+    )
+    native = draw_jnd(model.generator, images, priors, resolution="native")
+    return passed.gradient, native, draw_jnd(fine.generator, images, priors, resolution="fine")
 
-  for base, other, reach in zip(
-    see(image), see(changed), (windows.PRIORS_REACH_PX, windows.MAP_REACH_PX), strict=True
-  ):
+  reaches = (windows.PRIORS_REACH_PX, windows.MAP_REACH_PX, windows.MAP_REACH_PX)
+  for base, other, reach in zip(see(image), see(changed), reaches, strict=True):
     which, *shown = np.nonzero(np.asarray(other != base).any(axis=-1))
     farthest = max(np.abs(axis - places[which]).max() for axis in shown)
     # No further; and the next multiple of 8 would not do.
@@ -111,7 +129,7 @@ def test_bytes_are_images_over_255(small_model: JNDModel):
   of_bytes = windows.analyze(small_model, pixels, window=WINDOW)
   floats = (pixels / 255).astype(np.float32)
   of_floats = windows.analyze(small_model, floats, window=WINDOW)
-  for got, want in zip(of_bytes, of_floats, strict=True):
+  for got, want in zip(*map(jax.tree.leaves, (of_bytes, of_floats)), strict=True):
     np.testing.assert_array_equal(got, want)
 
 
@@ -159,7 +177,7 @@ import hvsjnd_jax
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from flax import nnx
 assert jax.local_device_count() == int(sys.argv[1])
-model = hvsjnd_jax.load()
+model = hvsjnd_jax.load("paper")
 model.hvs_sd = HVSSD(8, rngs=nnx.Rngs(0))
 image = np.random.default_rng(0).random((1, 250, 300, 3), np.float32)
 jnd = hvsjnd_jax.estimate(model, image, window=(128, 128))
@@ -246,9 +264,10 @@ def test_defaults_are_the_weights_own(small_model: JNDModel, draw_images: DrawIm
     resolution=small_model.resolution,
     attention_layer=small_model.attention_layer,
   )
-  for got, want in zip(windows.analyze(small_model, images, window=WINDOW), named, strict=True):
+  unnamed = windows.analyze(small_model, images, window=WINDOW)
+  for got, want in zip(*map(jax.tree.leaves, (unnamed, named)), strict=True):
     np.testing.assert_array_equal(got, want)
-  with pytest.raises(ValueError, match="attention_layer must be one of reconstruction, feature"):
+  with pytest.raises(ValueError, match="attention_layer must be reconstruction or feature"):
     windows.analyze(small_model, images, window=WINDOW, attention_layer="encoder")  # pyright: ignore[reportArgumentType]
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.training.config import Stage, StageChoice, TrainConfig
 from hvsjnd_jax.training.running_means import Means
+from hvsjnd_jax.training.vision_losses import VISION_TERMS
 from hvsjnd_jax.training.workdir import restore_weights
 
 STEPS = 4
@@ -32,7 +33,7 @@ class Reports(list[tuple[Stage, int]]):
 
 
 def read_weights(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
-  model = JNDModel(rngs=nnx.Rngs(0))
+  model = JNDModel(hvs_sd_channels=8, rngs=nnx.Rngs(0))
   assert restore_weights(model, workdir, stage)["steps"] == STEPS
   leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -68,3 +69,17 @@ def use_former_names(run: dict[str, Any]) -> None:
     config["hvs_sd"]["train_lambda"] = config["hvs_sd"].pop("rate_distortion_lambda")
   if "jnd" in config:
     config["jnd"]["attention"] = config["jnd"].pop("attention_layer")
+
+
+# The paper's terms, without the models of vision, whose compilation takes long; and the paper's
+# generator.
+PAPER: dict[str, Any] = {
+  "resolution": "native",
+  "noise": "lmbda",
+  "quality_form": "ms_ssim_gmsd",
+  "magnitude_weight": 2.0,
+  "quality_weight": 3.0,
+  "attention_weight": 5.0,
+  "visibility_weight": 7.0,
+  **dict.fromkeys([f"{term}_weight" for term in (*VISION_TERMS, "departure")], 0.0),
+}

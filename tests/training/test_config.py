@@ -77,6 +77,9 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("hvs_sd.rate_distortion_lambda", -1.0),
     ("hvs_sd.crop_px", 100),
     ("hvs_sd.crop_px", 0),
+    ("hvs_sd.crop_px", 112),  # too small for SSIMULACRA 2
+    ("hvs_sd.channels", 0),
+    ("hvs_sd.ordering_weight", -1.0),
     ("hvs_sd.accumulation_steps", 3),  # of a batch of 4
     ("jnd.num_steps", 0),
     ("jnd.crop_px", 160),  # too small for MS-SSIM
@@ -85,10 +88,17 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.batch_size", 0),
     ("jnd.accumulation_steps", 0),
     ("jnd.accumulation_steps", 8),
-    ("jnd.warmup_steps", 3_200),  # all of them
+    ("jnd.warmup_steps", 4_000),  # all of them
     ("jnd.clip_norm", 0.0),
     ("jnd.ema_decay", 1.0),
     ("jnd.lmbda", 0.0),
+    ("jnd.noise", "none"),
+    ("jnd.min_psnr", 0.0),
+    ("jnd.max_psnr", 20.0),  # below min_psnr
+    ("jnd.own_signs", 1.5),
+    ("jnd.generator_channels", 0),
+    ("jnd.priors", False),  # though stage 1 is trained
+    ("jnd.jod_weight", float("inf")),
     ("jnd.magnitude_target", 0.0),
     ("jnd.quality_weight", -1.0),
     ("jnd.visibility_weight", float("nan")),

@@ -157,3 +157,29 @@ def test_gradient_of_the_attention_loss(
     check_gradient(
       lambda a, b: losses.attention_loss(a, b, form=form), *map(np.asarray, attention_maps)
     )
+
+
+def test_distance_is_the_logarithm_of_the_rms():
+  reference = jnp.zeros((2, 8, 8, 3))
+  distorted = reference + jnp.asarray([0.1, 0.2])[:, None, None, None]
+  np.testing.assert_allclose(
+    losses.distance_loss(distorted, reference), np.log([0.1, 0.2]), atol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  ("error", "want"), [(0.0, 0.0), (0.25, 0.0625), (-0.25, 0.0625), (2, 1.75)]
+)
+def test_ordering_loss_compares_ratios(error: float, want: float):
+  """What both copies have in common does not count."""
+  visibilities = jnp.asarray([[0.5, 1.5]])
+  distances = visibilities + 3 + jnp.asarray([[error, 0.0]])
+  np.testing.assert_allclose(losses.ordering_loss(distances, visibilities), [want], rtol=SUM)
+
+
+def test_departure_counts_from_the_level():
+  thresholds = jnp.full((1, 8, 8, 3), 0.02)
+  loss = losses.departure_loss(0.05 * thresholds, thresholds, level=0.05)
+  np.testing.assert_allclose(loss, [0], atol=1e-10)
+  loss = losses.departure_loss(0.05 * np.exp(0.3) * thresholds, thresholds, level=0.05)
+  np.testing.assert_allclose(loss, [0.09], rtol=1e-4)

@@ -16,14 +16,14 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.training import losses, objectives, released_losses
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig
+from hvsjnd_jax.training.vision_losses import VISION_TERMS
+from tests.training.runs import PAPER
 
 DrawImages = Callable[..., jax.Array]
 FlatImages = Callable[[int], jax.Array]
 
 # Weights that are all different, so that none can stand for another.
-CONFIG = JNDConfig(
-  magnitude_weight=2.0, quality_weight=3.0, attention_weight=5.0, visibility_weight=7.0
-)
+CONFIG = JNDConfig(**PAPER)
 # A weighted sum of a few float32 terms.
 SUM = 1e-5
 
@@ -39,7 +39,7 @@ RunRateDistortion = Callable[[jax.Array, jax.Array], tuple[jax.Array, objectives
 def run_rate_distortion(small_hvs_sd: HVSSD) -> RunRateDistortion:
   @jax.jit
   def run(images: jax.Array, keys: jax.Array) -> tuple[jax.Array, objectives.Terms]:
-    config = RateDistortionConfig(rate_distortion_lambda=128.0)
+    config = RateDistortionConfig(rate_distortion_lambda=128.0, ordering_weight=0.0)
     return objectives.rate_distortion_objective(small_hvs_sd, images, keys, config=config)
 
   return run
@@ -136,13 +136,77 @@ def test_jnd_objective_on_flat_images_is_finite(
     assert jnp.isfinite(leaf).all()
 
 
+@pytest.mark.usefixtures("optimized")
+def test_vision_objective(fine_model: JNDModel, draw_images: DrawImages):
+  """The default weights' objective, with a term of HVS-SD's beside it."""
+  config = JNDConfig(quality_weight=0.5)
+  images = draw_images(2, 168, 168)
+  graph, generator, frozen = nnx.split(fine_model, nnx.PathContains("generator"), ...)
+
+  @jax.jit
+  def run(images: jax.Array, keys: jax.Array) -> tuple:
+    def objective(generator: nnx.State) -> tuple[jax.Array, objectives.Terms]:
+      merged = nnx.merge(graph, generator, frozen)
+      return objectives.jnd_objective(merged, images, keys, config=config)
+
+    return jax.value_and_grad(objective, has_aux=True)(generator)
+
+  (total, terms), gradient = run(images, draw_keys(0, 1))
+  assert terms.keys() == {*VISION_TERMS, "departure", "quality"}
+  want = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
+  np.testing.assert_allclose(total, want, rtol=SUM)
+  for leaf in jax.tree.leaves(gradient):
+    assert jnp.isfinite(leaf).all()
+    assert (leaf != 0).any()
+  (_, other), _ = run(images, draw_keys(0, 2))
+  assert {name for name in terms if other[name] == terms[name]} == {"departure"}
+
+  for flat in (0.0, 0.5, 1.0):
+    for leaf in jax.tree.leaves(run(jnp.full_like(images, flat), draw_keys(0, 1))):
+      assert jnp.isfinite(leaf).all()
+
+
+@pytest.mark.usefixtures("optimized")
+def test_ordering_objective(small_hvs_sd: HVSSD, draw_images: DrawImages):
+  graph, state = nnx.split(small_hvs_sd)
+  config = RateDistortionConfig(ordering_weight=3.0, rate_distortion_lambda=128.0)
+
+  @jax.jit
+  def run(images: jax.Array, keys: jax.Array) -> tuple:
+    def objective(state: nnx.State) -> tuple[jax.Array, objectives.Terms]:
+      merged = nnx.merge(graph, state)
+      return objectives.rate_distortion_objective(merged, images, keys, config=config)
+
+    return jax.value_and_grad(objective, has_aux=True)(state)
+
+  images, keys = draw_images(2, 128, 128), draw_keys(0, 1)
+  (total, terms), gradient = run(images, keys)
+  want = 128 * terms["mse"] + terms["bpp"] + 3 * terms["ordering"]
+  np.testing.assert_allclose(total, want, rtol=SUM)
+  assert terms["ordering"] > 0
+  for leaf in jax.tree.leaves(gradient):
+    assert jnp.isfinite(leaf).all()
+  for flat in (0.0, 0.5, 1.0):
+    for leaf in jax.tree.leaves(run(jnp.full_like(images, flat), keys)):
+      assert jnp.isfinite(leaf).all()
+
+
+def test_objective_without_hvs_sd(fast_model: JNDModel, draw_images: DrawImages):
+  weights = {f"{term}_weight": 0.0 for term in VISION_TERMS}
+  config = JNDConfig(priors=False, **weights)
+  total, terms = objectives.jnd_objective(
+    fast_model, draw_images(1, 168, 168), draw_keys(0), config=config
+  )
+  assert terms.keys() == {"departure"}
+  np.testing.assert_allclose(total, 0.05 * terms["departure"], rtol=SUM)
+
+
 def test_released_objective(
   model: JNDModel, vgg16: VGG16, classifier: ResNet34, draw_images: DrawImages
 ):
   """The first released form; each term is the one that its name says."""
-  config = JNDConfig(
-    magnitude_form="mean", quality_form="aic", attention_form="kl", magnitude_weight=0.1
-  )
+  forms = {"magnitude_form": "mean", "quality_form": "aic", "attention_form": "kl"}
+  config = JNDConfig(**PAPER | forms | {"magnitude_weight": 0.1})
   images, keys = draw_images(1, 168, 168), draw_keys(0)
   backbones = Backbones(vgg16, classifier)
   graph, generator, frozen = nnx.split(model, nnx.PathContains("generator"), ...)
@@ -186,7 +250,7 @@ def test_released_objective(
 def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
   """The distorted image itself is compared, not what the perceptual domain makes of it."""
   images, keys = draw_images(1, 168, 168), draw_keys(0)
-  config = JNDConfig(quality_domain="pixels")
+  config = JNDConfig(**PAPER, quality_domain="pixels")
   _, terms = jax.jit(lambda: objectives.jnd_objective(model, images, keys, config=config))()
   jnd = analyze(
     model, images, resolution=config.resolution, attention_layer=config.attention_layer
@@ -197,7 +261,7 @@ def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
 
 
 def test_aic_objective_needs_its_backbones(model: JNDModel, draw_images: DrawImages):
-  config = JNDConfig(quality_form="aic")
+  config = JNDConfig(**PAPER | {"quality_form": "aic"})
   with pytest.raises(ValueError, match=r"'aic' needs backbones: see weights\.load_vgg16"):
     jax.eval_shape(
       lambda images: objectives.jnd_objective(model, images, draw_keys(0), config=config),

@@ -1,0 +1,33 @@
+"""The weights "fast": a generator that does without HVS-SD.
+
+python -m hvsjnd_jax.train --config configs/fast.py --workdir D --config.data.images=PHOTOS
+"""
+
+from hvsjnd_jax.training.config import JNDConfig, TrainConfig
+
+
+def get_config() -> TrainConfig:
+  return TrainConfig(
+    stage="jnd",
+    checkpoint_every_steps=500,
+    jnd=JNDConfig(
+      priors=False,
+      num_steps=4_000,
+      crop_px=256,
+      batch_size=2,
+      learning_rate=1e-3,
+      clip_norm=5.0,
+      ema_decay=0.998,
+      resolution="fine",
+      generator_channels=32,
+      noise="psnr",
+      min_psnr=29.5,
+      max_psnr=36.5,
+      own_signs=0.9,
+      butteraugli_weight=1.0,
+      peaks_weight=0.7,
+      ssimulacra2_weight=1.25,
+      jod_weight=0.25,
+      departure_weight=0.05,
+    ),
+  )
