@@ -1,4 +1,4 @@
-"""Both stages on a TPU v5e pod slice of 256 chips, at the paper's crop of 176.
+"""The paper's two stages on a TPU v5e pod slice of 256 chips, at the paper's crop of 176.
 
 On every host of the slice, with D on a file system that all of them see:
 
@@ -21,12 +21,33 @@ def get_config() -> TrainConfig:
     keep_every_steps=2_000,  # kept for good, to look back at
     data=DataConfig(threads=32),  # the photographs are what such a run waits for
     hvs_sd=RateDistortionConfig(
+      channels=128,
       # 16 crops a chip; the larger batch allows a larger rate, which a longer warm-up leads to.
       num_steps=10_000,
       crop_px=176,
       batch_size=4096,
       learning_rate=1e-3,
       warmup_steps=500,
+      ordering_weight=0.0,
     ),
-    jnd=JNDConfig(num_steps=5_000, batch_size=4096, learning_rate=2e-3, warmup_steps=500),
+    jnd=JNDConfig(
+      num_steps=5_000,
+      crop_px=176,
+      batch_size=4096,
+      learning_rate=2e-3,
+      warmup_steps=500,
+      # The paper's generator and losses; configs/paper.py gives the reasons.
+      resolution="native",
+      noise="lmbda",
+      magnitude_weight=1.0,
+      quality_form="ms_ssim_gmsd",
+      quality_weight=3.0,
+      attention_weight=0.3,
+      visibility_weight=0.25,
+      butteraugli_weight=0.0,
+      peaks_weight=0.0,
+      ssimulacra2_weight=0.0,
+      jod_weight=0.0,
+      departure_weight=0.0,
+    ),
   )

@@ -1,26 +1,22 @@
 """Measure what each part of the method contributes, by training generators without it.
 
   python -m tests.benchmarks.ablations --data ../shared/data
-  python -m tests.benchmarks.ablations --data ../shared/data --only "all of it" "no quality term"
+  python -m tests.benchmarks.ablations --data ../shared/data --only "all of it" "no priors"
 
-Each variant trains a generator, with the HVS-SD of the default weights, on nine in ten of the
-photographs in DATA/train. It then estimates maps of the middles, 512x512, of the others. (HVS-SD
-was trained on these too, and the masking's constants were chosen on crops of 24 photographs of
-the whole set.) The noise has one PSNR in each of R, G and B and is scored as by
-`hvsjnd_jax.compare`. Two seeds of the same variant show how much of a difference is chance.
+Each variant trains generators, two of different seeds, behind the HVS-SD of the default weights,
+on nine in ten of the photographs in DATA/train. They estimate maps of the middles, 384x384, of
+the others (which HVS-SD was trained on, too). Noise of one PSNR in each of R, G and B, with
+signs shared by the channels and with signs of their own, is scored by three models of vision.
 
-In place of priors that are left out, the generator sees ones.
+Figures are means over images and seeds of the change of a loss, in per cent of what the masking
+threshold alone has on the same image: Butteraugli's 3-norm and maximum, 100 - SSIMULACRA 2 and
+10 - JOD. Negative is less visible. After each stands half the difference between the two seeds:
+what is smaller than that is chance.
 
-"free map" tests whether the objective or the generator is the limit: a map without a network,
-with a free value for every 4x4 pixels and channel, starts as the masking and is optimised for
-the same objective on one image alone.
-
-Each of the two gives a table, whose last column counts the images on which a row's noise is less
-visible, by Butteraugli's 3-norm, than that of "all of it".
+Priors that are left out are zeros to the generator.
 """
 
 import argparse
-import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,90 +33,93 @@ import hvsjnd_jax
 from hvsjnd_jax.cli.command import run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
 from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
-from hvsjnd_jax.evaluation import comparison, tables
-from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
-from hvsjnd_jax.evaluation.scores import ImageScores
-from hvsjnd_jax.model import windows
-from hvsjnd_jax.model.generator import JNDGenerator
-from hvsjnd_jax.model.jnd_map import draw_jnd
+from hvsjnd_jax.evaluation.comparison import CASES, Case
+from hvsjnd_jax.model.correction import CorrectionNetwork
+from hvsjnd_jax.model.jnd_map import PRIOR_CHANNELS
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.masking import threshold
+from hvsjnd_jax.model.resizing import resize
 from hvsjnd_jax.noise import draw_signs
 from hvsjnd_jax.noise_scale import scale_to_psnr
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
-from hvsjnd_jax.training.objectives import jnd_objective
 from hvsjnd_jax.training.train_state import build_model, init_state, split_model
 from hvsjnd_jax.training.train_step import make_step
 from tests.benchmarks.tables import align
+from tests.support.vision_scores import VISION_LOSSES, measure_losses
 
 _EVERY = 10  # one in so many photographs is held out
-_VIEW_PX = 512
-_FREE_PX = 256
-_BASE = "all of it"
-_MASKING = "masking alone"
-_HEURISTIC = "contrast heuristic"
-_FREE = "free map"
-_OBJECTIVE_NOISES = 8
+_VIEW_PX = 384
+_CHANNELS = 32
+_COARSE_PX = 4
+_FREE_BOUND = 3.0  # of a map without the masking threshold, in powers of e
+_CASES: tuple[Case, ...] = ("channels", "channels_own")
+_ALL_PRIORS = ("attention", "gradient", "lost")
+
+MapDraw = Any  # images [1, H, W, 3] -> maps
 
 
 class Variant(NamedTuple):
   """How the training of a generator differs from the default run."""
 
   settings: Mapping[str, Any] = {}
-  seed: int = 0
-  attention_prior: bool = True
-  gradient_prior: bool = True
+  priors: Sequence[str] = _ALL_PRIORS
+  masking: bool = True
+  full_resolution: bool = True
 
 
-_RMS = {"magnitude_form": "rms", "visibility_power": 6.0, "visibility_weight": 1.28}
+_QUALITY = {"quality_weight": 1.0, "quality_form": "ms_ssim_gmsd"}
 
 VARIANTS = {
-  _BASE: Variant(),
-  "all of it, seed 1": Variant(seed=1),
-  "no quality term": Variant({"quality_weight": 0.0}),
-  "quality x10": Variant({"quality_weight": 30.0}),
-  "quality x10, of pixels": Variant({"quality_weight": 30.0, "quality_domain": "pixels"}),
-  "no attention loss": Variant({"attention_weight": 0.0}),
-  "no attention prior": Variant(attention_prior=False),
-  "no gradient prior": Variant(gradient_prior=False),
-  "neither prior": Variant(attention_prior=False, gradient_prior=False),
-  "no masking": Variant({"resolution": "native"}),
-  # Another objective, in which noise of equal PSNR counts equally, and peaks count more.
-  "RMS, no quality": Variant(_RMS | {"quality_weight": 0.0, "attention_weight": 0.0}),
-  "RMS": Variant(_RMS | {"quality_weight": 30.0}),
-  "RMS, of pixels": Variant(_RMS | {"quality_weight": 30.0, "quality_domain": "pixels"}),
-  "RMS, neither prior": Variant(
-    _RMS | {"quality_weight": 30.0}, attention_prior=False, gradient_prior=False
-  ),
+  "all of it": Variant(),
+  "no attention prior": Variant(priors=("gradient", "lost")),
+  "no gradient prior": Variant(priors=("attention", "lost")),
+  "nothing of what is lost": Variant(priors=("attention", "gradient")),
+  "no priors": Variant(priors=()),
+  "and the perceptual distance": Variant({"quality_weight": 0.5, "quality_form": "distance"}),
+  "and quality in the domain": Variant(_QUALITY),
+  "and quality in pixels": Variant(_QUALITY | {"quality_domain": "pixels"}),
+  "and the attention loss": Variant({"attention_weight": 1.0}),
+  "no Butteraugli": Variant({"butteraugli_weight": 0.0, "peaks_weight": 0.0}),
+  "no peaks": Variant({"peaks_weight": 0.0}),
+  "no SSIMULACRA 2": Variant({"ssimulacra2_weight": 0.0}),
+  "no JOD": Variant({"jod_weight": 0.0}),
+  "shared signs alone": Variant({"own_signs": 0.0}),
+  "own signs alone": Variant({"own_signs": 1.0}),
+  "no masking": Variant(masking=False),
+  "no full resolution": Variant(full_resolution=False),
 }
 
 
-class PartlyBlind(JNDGenerator):
-  """A generator that sees ones in place of some priors."""
+class PartialNetwork(CorrectionNetwork):
+  """A correction network without some of its parts."""
 
-  def __init__(self, *, attention: bool, gradient: bool, rngs: nnx.Rngs):
-    super().__init__(rngs=rngs)
-    self._attention, self._gradient = attention, gradient
+  def __init__(self, variant: Variant, *, rngs: nnx.Rngs):
+    super().__init__(_CHANNELS, prior_channels=PRIOR_CHANNELS, rngs=rngs)
+    self._variant = variant
 
-  def __call__(self, images: Array, attention: Array, gradient: Array, **options: Any) -> Array:
-    """Estimates the map with ones in place of the priors that are left out."""
-    attention = attention if self._attention else jnp.ones_like(attention)
-    gradient = gradient if self._gradient else jnp.ones_like(gradient)
-    return super().__call__(images, attention, gradient, **options)
+  def __call__(
+    self, images: Array, log_thresholds: Array, priors: Sequence[Array], **options: Any
+  ) -> Array:
+    """Draws the correction without what the variant leaves out."""
+    given = zip(_ALL_PRIORS, priors, strict=True)
+    priors = [maps if name in self._variant.priors else 0 * maps for name, maps in given]
+    if not self._variant.masking:
+      flat = jnp.full_like(log_thresholds, jnp.log(5 / 255))
+      drawn = super().__call__(images, flat, priors, **options)
+      # The bound of a correction is too narrow for a whole map.
+      return _FREE_BOUND / 0.8 * drawn + flat - log_thresholds
+    drawn = super().__call__(images, log_thresholds, priors, **options)
+    return drawn if self._variant.full_resolution else _coarsen(drawn)
 
 
-class FreeMap(nnx.Module):
-  """The quarter-size map of one image as parameters, and no network."""
-
-  def __init__(self, side_px: int, *, typical: float):
-    shape = (1, side_px // 4, side_px // 4, 3)
-    self.log_map = nnx.Param(jnp.full(shape, np.log(typical), jnp.float32))
-
-  def __call__(self, images: Array, *priors: Array, **options: Any) -> Array:
-    """The map, whatever image and priors are."""
-    return jnp.exp(self.log_map[...])
+def _coarsen(maps: Array) -> Array:
+  """Leaves what a map of a quarter of the size can hold."""
+  b, h, w, c = maps.shape
+  cells = maps.reshape(b, h // _COARSE_PX, _COARSE_PX, w // _COARSE_PX, _COARSE_PX, c)
+  return resize(cells.mean(axis=(2, 4)), (h, w))
 
 
 class _HeldIn(PhotoFolder):
@@ -149,20 +148,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--data", type=Path, required=True, metavar="DIR", help="holds the folder train"
   )
   parser.add_argument("--psnr", type=float, default=32.57, metavar="DB", help="(default: 32.57)")
-  parser.add_argument(
-    "--steps",
-    type=int,
-    default=200,
-    metavar="N",
-    help="steps of each generator's training (default: 200)",
-  )
-  parser.add_argument(
-    "--free-maps",
-    type=int,
-    default=6,
-    metavar="N",
-    help="how many images the second table has (default: 6)",
-  )
+  parser.add_argument("--steps", type=int, default=1500, metavar="N", help="(default: 1500)")
+  parser.add_argument("--seeds", type=int, default=2, metavar="N", help="(default: 2)")
   parser.add_argument(
     "--only", nargs="+", choices=VARIANTS, metavar="NAME", help=f"of: {', '.join(VARIANTS)}"
   )
@@ -173,33 +160,26 @@ def _run(args: argparse.Namespace) -> int:
   keep_compilations()
   photos = PhotoFolder(args.data / "train")
   views = [_cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
+  views = [view for view in views if view.shape[:2] == (_VIEW_PX, _VIEW_PX)]
   held_in = _HeldIn(args.data / "train")
-  names = args.only or list(VARIANTS)
-  models = {
-    name: load_estimator(model, windows.check_window((_VIEW_PX, _VIEW_PX)))
-    for name, model in ((_MASKING, "masking"), (_HEURISTIC, "contrast_heuristic"))
-  }
-  base = None
-  for name in tqdm(names, unit="generator", disable=None):
-    model = train_generator(VARIANTS[name], held_in, num_steps=args.steps)
-    models[name] = _draw_with(model)
-    base = model if name == _BASE else base
-  print(f"{len(views)} photographs, {args.psnr:g} dB in each of R, G and B")
-  print(_tabulate(models, views, args.psnr), flush=True)
-  if base is None or not args.free_maps:
-    return 0
-  views = [_cut_middle(view, _FREE_PX) for view in views[: args.free_maps]]
-  free = [_free_map(base, view, num_steps=args.steps) for view in tqdm(views, disable=None)]
-  maps = iter([_draw_free(*pair) for pair in zip(free, views, strict=True)])
-  models = {name: models[name] for name in (_MASKING, _HEURISTIC, _BASE)}
-  models[_FREE] = lambda pixels: next(maps)
-  print(f"\nThe middles of {len(views)} of them, {_FREE_PX}x{_FREE_PX}")
-  print(_tabulate(models, views, args.psnr))
-  unchanged = [_free_map(base, view, num_steps=0) for view in views]
-  descended = {_MASKING: unchanged, _BASE: [base] * len(views), _FREE: free}
-  for name, each in descended.items():
-    total = np.mean([_measure_objective(*pair) for pair in zip(each, views, strict=True)])
-    print(f"{name}: objective {total:.4f}")
+  draw_masking = jax.jit(threshold)
+  base = _score(lambda images: draw_masking(images), views, args.psnr)
+  heads = [f"{signs}: {loss}" for signs in ("shared", "own") for loss in VISION_LOSSES]
+  rows = [["", *heads]]
+  for name in tqdm(args.only or list(VARIANTS), unit="variant", disable=None):
+    changes = []
+    for seed in range(args.seeds):
+      model = train_generator(VARIANTS[name], held_in, num_steps=args.steps, seed=seed)
+      estimate = jax.jit(hvsjnd_jax.estimate)
+      scores = _score(lambda images, model=model: estimate(model, images), views, args.psnr)
+      changes.append(100 * (scores / base - 1).mean(axis=0))
+    means = np.mean(changes, axis=0).ravel()
+    spreads = np.ptp(changes, axis=0).ravel() / 2
+    cells = [f"{mean:+.1f} ±{half:.1f}" for mean, half in zip(means, spreads, strict=True)]
+    rows.append([name, *cells])
+    tqdm.write("  ".join(rows[-1]), file=sys.stderr)
+  print(f"{len(views)} photographs, {args.psnr:g} dB in each of R, G and B, against masking alone")
+  print(align(rows), flush=True)
   return 0
 
 
@@ -208,72 +188,34 @@ def _cut_middle(pixels: Pixels, side_px: int) -> Pixels:
   return np.ascontiguousarray(pixels[max(top, 0) :][:side_px, max(left, 0) :][:, :side_px])
 
 
-def _draw_with(model: JNDModel) -> Estimator:
-  estimate = jax.jit(hvsjnd_jax.estimate)
-  return lambda pixels: np.asarray(estimate(model, _to_image(pixels)))[0]
-
-
-def _to_image(pixels: Pixels) -> Float[np.ndarray, "1 h w 3"]:
-  return pixels[None].astype(np.float32) / 255
-
-
-def train_generator(variant: Variant, photos: PhotoSource, *, num_steps: int) -> JNDModel:
+def train_generator(
+  variant: Variant, photos: PhotoSource, *, num_steps: int, seed: int = 0
+) -> JNDModel:
   """Trains a generator as the variant says, with the default weights' HVS-SD."""
   config = _configure(num_steps, variant.settings)
-  config.seed = variant.seed
+  config.seed = seed
   model = build_model(config)
   model.hvs_sd = hvsjnd_jax.load().hvs_sd
-  model.generator = PartlyBlind(
-    attention=variant.attention_prior,
-    gradient=variant.gradient_prior,
-    rngs=nnx.Rngs(variant.seed),
-  )
+  model.generator = PartialNetwork(variant, rngs=nnx.Rngs(seed))
   stream = crop_stream(
     photos,
     config.data,
     crop_px=config.jnd.crop_px,
     batch_size=config.jnd.batch_size,
-    seed=variant.seed,
+    seed=seed,
   )
   return _descend(model, config, stream)
 
 
-def _free_map(base: JNDModel, pixels: Pixels, *, num_steps: int) -> JNDModel:
-  """Optimises a free map of this image with the base's HVS-SD; without steps, it is the masking."""
-  config = _configure(max(num_steps, 1), {"batch_size": 1, "learning_rate": 0.02})
-  model = build_model(config)
-  model.hvs_sd = base.hvs_sd
-  typical = config.jnd.magnitude_target / config.jnd.lmbda
-  model.generator = FreeMap(len(pixels), typical=typical)  # pyright: ignore[reportAttributeAccessIssue]
-  if not num_steps:
-    return model
-
-  def repeat() -> Iterator[Crops]:
-    for seed in range(num_steps):
-      yield Crops(pixels[None], np.asarray([seed], np.uint32), np.zeros(1, np.int32))
-
-  return _descend(model, config, repeat())
-
-
-def _draw_free(model: JNDModel, pixels: Pixels) -> Float[np.ndarray, "h w 3"]:
-  generator: Any = model.generator
-  image = jnp.asarray(_to_image(pixels))
-  return np.asarray(draw_jnd(generator, image, image, image, resolution="fine"))[0]
-
-
-def _measure_objective(model: JNDModel, pixels: Pixels) -> float:
-  """Measures the objective on one image, as the mean over noise that no map was optimised on."""
-  keys = jax.random.split(jax.random.key(0), _OBJECTIVE_NOISES)
-  totals = [_objective(model, _to_image(pixels), key[None])[0] for key in keys]
-  return float(np.mean(totals))
-
-
-_objective = jax.jit(functools.partial(jnd_objective, config=JNDConfig()))
-
-
 def _configure(num_steps: int, settings: Mapping[str, Any]) -> TrainConfig:
-  # The run is shorter than the default one, so warm-up and averaging are too.
-  shorter = {"warmup_steps": min(JNDConfig().warmup_steps, num_steps // 4), "ema_decay": 0.99}
+  # The run is shorter than the default one, and so are its warm-up, average and crops.
+  shorter = {
+    "warmup_steps": min(JNDConfig().warmup_steps, num_steps // 4),
+    "ema_decay": 0.99,
+    "crop_px": 192,
+    "batch_size": 1,
+    "generator_channels": _CHANNELS,
+  }
   return TrainConfig(stage="jnd", jnd=JNDConfig(**{"num_steps": num_steps, **shorter, **settings}))
 
 
@@ -289,34 +231,17 @@ def _descend(model: JNDModel, config: TrainConfig, stream: Iterator[Crops]) -> J
   return nnx.merge(graph, local_copy(state.ema), local_copy(frozen))
 
 
-def _tabulate(models: Mapping[str, Estimator], views: Sequence[Pixels], psnr_db: float) -> str:
-  scores: dict[str, list[ImageScores]] = {}
-  for name, draw in tqdm(models.items(), unit="model", disable=None):
-    scores[name] = _score(draw, views, psnr_db)
-  by_view = zip(*scores.values(), strict=True)
-  means = comparison.average([dict(zip(scores, row, strict=True)) for row in by_view])
-  columns = tables.list_columns(means, kind="score")
-  rows = [["", *(" ".join(column.title[:-1]) for column in columns), "less visible"]]
-  for name, figures in means.items():
-    cells = [column.form.format(figures[column.score]) for column in columns]
-    wins = "" if name == _BASE or _BASE not in scores else _count_wins(scores[name], scores[_BASE])
-    rows.append([name, *cells, wins])
-  return align(rows)
-
-
-def _score(draw: Estimator, views: Sequence[Pixels], psnr_db: float) -> list[ImageScores]:
-  def score(pixels: Pixels) -> ImageScores:
-    signs = draw_signs(pixels, seed=0)
-    noisy = scale_to_psnr(pixels, draw(pixels), signs, psnr_db=psnr_db, by_channel=True).pixels
-    return comparison.score(noisy, pixels)
-
-  return [score(pixels) for pixels in views]
-
-
-def _count_wins(ours: Sequence[ImageScores], theirs: Sequence[ImageScores]) -> str:
-  images = [{"ours": a, "theirs": b} for a, b in zip(ours, theirs, strict=True)]
-  share = comparison.count_wins(images, "ours")["theirs"]["butteraugli_3norm"]
-  return "" if share is None else f"{round(share * len(ours))} of {len(ours)}"
+def _score(
+  draw: MapDraw, views: Sequence[Pixels], psnr_db: float
+) -> Float[np.ndarray, "view case loss"]:
+  scores = []
+  for pixels in views:
+    jnd = np.asarray(draw(pixels[None].astype(np.float32) / 255))[0]
+    for case in _CASES:
+      signs = draw_signs(pixels, seed=0, protocol=CASES[case].signs)
+      noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=psnr_db, by_channel=True).pixels
+      scores.append(measure_losses(noisy, pixels))
+  return np.reshape(scores, (len(views), len(_CASES), -1))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ STATE_BYTES = 4 * 4 * 1_725_571
 
 
 def small_config(**settings: int) -> TrainConfig:
-  stage_one = RateDistortionConfig(crop_px=64, **{"batch_size": 4, **settings})
+  size: dict[str, int] = {"channels": 128, "crop_px": 64, "batch_size": 4}
+  stage_one = RateDistortionConfig(ordering_weight=0.0, **size | settings)
   return TrainConfig(hvs_sd=stage_one)
 
 
