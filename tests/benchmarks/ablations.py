@@ -18,7 +18,8 @@ Priors that are left out are zeros to the generator.
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ _FREE_BOUND = 3.0  # of a map without the masking threshold, in powers of e
 _CASES: tuple[Case, ...] = ("channels", "channels_own")
 _ALL_PRIORS = ("attention", "gradient", "lost")
 
-MapDraw = Any  # images [1, H, W, 3] -> maps
+MapDraw = Callable[[np.ndarray], Array]  # images [1, H, W, 3] -> maps
 
 
 class Variant(NamedTuple):
@@ -162,16 +163,14 @@ def _run(args: argparse.Namespace) -> int:
   views = [_cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
   views = [view for view in views if view.shape[:2] == (_VIEW_PX, _VIEW_PX)]
   held_in = _HeldIn(args.data / "train")
-  draw_masking = jax.jit(threshold)
-  base = _score(lambda images: draw_masking(images), views, args.psnr)
+  base = _score(jax.jit(threshold), views, args.psnr)
   heads = [f"{signs}: {loss}" for signs in ("shared", "own") for loss in VISION_LOSSES]
   rows = [["", *heads]]
   for name in tqdm(args.only or list(VARIANTS), unit="variant", disable=None):
     changes = []
     for seed in range(args.seeds):
       model = train_generator(VARIANTS[name], held_in, num_steps=args.steps, seed=seed)
-      estimate = jax.jit(hvsjnd_jax.estimate)
-      scores = _score(lambda images, model=model: estimate(model, images), views, args.psnr)
+      scores = _score(partial(jax.jit(hvsjnd_jax.estimate), model), views, args.psnr)
       changes.append(100 * (scores / base - 1).mean(axis=0))
     means = np.mean(changes, axis=0).ravel()
     spreads = np.ptp(changes, axis=0).ravel() / 2

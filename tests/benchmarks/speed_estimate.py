@@ -53,7 +53,7 @@ def list_estimators() -> dict[str, Callable[[JNDModel, np.ndarray], Run]]:
 def prepare_ours(model: JNDModel, image: np.ndarray) -> Run:
   """Prepares our estimate of an image."""
   on_device = jnp.asarray(image)
-  return lambda: jax.block_until_ready(hvsjnd_jax.estimate(model, on_device))
+  return lambda: jax.block_until_ready(hvsjnd_jax.estimate(model, on_device, resolution="native"))
 
 
 def prepare_windows(model: JNDModel, image: np.ndarray) -> Run:
@@ -61,7 +61,7 @@ def prepare_windows(model: JNDModel, image: np.ndarray) -> Run:
   window = plan_window([(image.shape[1], image.shape[2])])
 
   def run() -> np.ndarray:
-    return windows.analyze(model, image, window=window).jnd
+    return windows.analyze(model, image, window=window, resolution="native").jnd
 
   return run
 
@@ -80,7 +80,7 @@ def prepare_theirs(model: JNDModel, image: np.ndarray, *, form: Form) -> Run:
 
 def measure_estimate(args: argparse.Namespace, machine_gflops: float) -> list[Row]:
   """Times an estimate of each size."""
-  model = hvsjnd_jax.load()
+  model = hvsjnd_jax.load("paper")
   rows = []
   for height, width in args.sizes:
     say(f"  {height}x{width}")
@@ -145,7 +145,7 @@ def measure_memory(sizes: Iterable[Size]) -> list[dict[str, Any]]:
 
 def _read_peaks(name: str, size: Size) -> tuple[int, int]:
   """Reads the peak memory of this process before an estimate, and after it."""
-  run = list_estimators()[name](hvsjnd_jax.load(), draw_image(*size))
+  run = list_estimators()[name](hvsjnd_jax.load("paper"), draw_image(*size))
   before = machine.peak_mib()
   run()
   return before, machine.peak_mib()

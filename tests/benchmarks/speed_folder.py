@@ -34,8 +34,9 @@ def measure_folder(args: argparse.Namespace, _machine_gflops: float) -> list[Row
     for i, (height, width) in enumerate(_KODAK):
       pixels = to_uint8(draw_image(height, width, seed=i)[0])
       Image.fromarray(pixels).save(images / f"{i:02}.png")
-    torch.save(build_twin(hvsjnd_jax.load(), NCHW).state_dict(), weights)
+    torch.save(build_twin(hvsjnd_jax.load("paper"), NCHW).state_dict(), weights)
     ours = f"hvsjnd_jax.eval --path {images} --lmbda 10 --json {report}"
+    ours += " --model paper --resolution native"
     theirs = f"tests.benchmarks.torch_folder {images} --lmbda 10 --weights {weights}"
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     say("  ours, empty cache")

@@ -1,12 +1,14 @@
 """A training step of each stage, timed in both libraries."""
 
 import argparse
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import hvsjnd_jax
+from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.data.crops import Crops
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.runtime.sharding import make_mesh, replicate, shard_batch
@@ -28,13 +30,15 @@ from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.tables import OURS, Row
 from tests.benchmarks.torch_twin import Trainer
 
+_PAPER = Path(__file__).parents[2] / "configs" / "paper.py"
+
 # Relative difference of a first step's loss and gradient norm; 3e-6 was measured.
 STEP_TOLERANCE = 1e-4
 
 
 def measure_train(args: argparse.Namespace, _machine_gflops: float) -> list[Row]:
   """Times a step of each stage."""
-  config = TrainConfig()
+  config = load_paper_config()
   rows = []
   for stage in config.stages:
     say(f"  {stage}")
@@ -52,6 +56,11 @@ def measure_train(args: argparse.Namespace, _machine_gflops: float) -> list[Row]
   return rows
 
 
+def load_paper_config() -> TrainConfig:
+  """Loads configs/paper.py, the objectives that the twin has."""
+  return load_config(str(_PAPER), [], photographs=False)
+
+
 def draw_crops(batch_size: int, crop_px: int) -> Crops:
   """Draws a batch, as the trainer reads it."""
   images = np.concatenate([draw_image(crop_px, crop_px, seed=i) for i in range(batch_size)])
@@ -60,9 +69,9 @@ def draw_crops(batch_size: int, crop_px: int) -> Crops:
 
 
 def prepare_our_step(config: TrainConfig, stage: Stage, crops: Crops) -> Run:
-  """Prepares steps of our training from the default weights; each returns loss and norm."""
+  """Prepares steps of our training from the weights "paper"; each returns loss and norm."""
   mesh = make_mesh(jax.devices()[:1])
-  graph, params, frozen = split_model(hvsjnd_jax.load(), stage)
+  graph, params, frozen = split_model(hvsjnd_jax.load("paper"), stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
   frozen, batch = replicate(frozen, mesh), shard_batch(crops, mesh)
   run_step = make_step(config, stage, graph, mesh)
@@ -79,7 +88,7 @@ def prepare_our_step(config: TrainConfig, stage: Stage, crops: Crops) -> Run:
 
 def prepare_their_step(config: TrainConfig, stage: Stage, crops: Crops, *, form: Form) -> Run:
   """Prepares the twin's steps; the first uses the noise of our first, to compare the two."""
-  trainer = Trainer(build_twin(hvsjnd_jax.load(), form), config, stage)
+  trainer = Trainer(build_twin(hvsjnd_jax.load("paper"), form), config, stage)
   pixels, our_noise = to_torch(crops.pixels, form), to_torch(_draw_our_noise(crops, stage), form)
 
   def run() -> np.ndarray:

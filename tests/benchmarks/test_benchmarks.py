@@ -13,7 +13,7 @@ import hvsjnd_jax
 from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.evaluation import estimators
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
+from hvsjnd_jax.training.config import Stage
 
 pytest.importorskip("torch")
 
@@ -23,15 +23,15 @@ from tests.benchmarks.pictures import draw_image
 
 
 @pytest.fixture(scope="module")
-def default_model() -> JNDModel:
-  return hvsjnd_jax.load()
+def paper_model() -> JNDModel:
+  return hvsjnd_jax.load("paper")
 
 
 @pytest.mark.parametrize("form", [NCHW, CHANNELS_LAST], ids=["nchw", "channels_last"])
-def test_twin_estimates_as_we_do(default_model: JNDModel, form: Form):
+def test_twin_estimates_as_we_do(paper_model: JNDModel, form: Form):
   image = draw_image(48, 64)
-  ours = np.asarray(speed_estimate.prepare_ours(default_model, image)())
-  theirs = speed_estimate.prepare_theirs(default_model, image, form=form)().numpy()
+  ours = np.asarray(speed_estimate.prepare_ours(paper_model, image)())
+  theirs = speed_estimate.prepare_theirs(paper_model, image, form=form)().numpy()
   np.testing.assert_allclose(
     theirs, ours, rtol=0, atol=speed_estimate.ESTIMATE_TOLERANCE * ours.max()
   )
@@ -39,15 +39,16 @@ def test_twin_estimates_as_we_do(default_model: JNDModel, form: Form):
 
 @pytest.mark.parametrize(("stage", "crop_px"), [("hvs_sd", 64), ("jnd", 168)])
 def test_twin_trains_as_we_do(stage: Stage, crop_px: int):
-  config = TrainConfig(hvs_sd=RateDistortionConfig(batch_size=2), jnd=JNDConfig(batch_size=1))
+  config = speed_train.load_paper_config()
+  config.hvs_sd.batch_size, config.jnd.batch_size = 2, 1
   crops = speed_train.draw_crops(config.settings(stage).batch_size, crop_px)
   ours = speed_train.prepare_our_step(config, stage, crops)()
   theirs = speed_train.prepare_their_step(config, stage, crops, form=CHANNELS_LAST)()
   np.testing.assert_allclose(theirs, ours, rtol=speed_train.STEP_TOLERANCE)
 
 
-def test_flop_are_those_of_the_layers(default_model: JNDModel):
-  flop = speed_estimate.count_flop(default_model)
+def test_flop_are_those_of_the_layers(paper_model: JNDModel):
+  flop = speed_estimate.count_flop(paper_model)
   # 3x3, 7 to 32 channels at every pixel, and 32 to 32 at every fourth.
   assert flop["generator.conv1"] == 2 * 9 * 7 * 32
   assert flop["generator.conv2"] == 2 * 9 * 32 * 32 / 4

@@ -130,7 +130,7 @@ class Generator(nn.Module):
       hidden = F.leaky_relu(conv(hidden))
     for _ in range(2):
       hidden = F.interpolate(hidden, scale_factor=2, mode="bilinear")
-    return (hidden * compute_threshold(images)).abs().clamp(0, 1)
+    return hidden.abs().clamp(0, 1)
 
 
 class Twin(nn.Module):
@@ -154,14 +154,14 @@ class Twin(nn.Module):
 
 
 def estimate(model: Twin, images: Tensor) -> Tensor:
-  """Estimates the JND map, with resolution "fine" and attention "reconstruction"."""
+  """Estimates the JND map, with resolution "native" and attention "reconstruction"."""
   _, attention, gradient = compute_priors(model.hvs_sd, images)
   with torch.no_grad():
     return model.generator(images, attention, gradient)
 
 
 def compute_threshold(images: Tensor) -> Tensor:
-  """Computes what contrast, luminance and detail mask, with which "fine" multiplies the map."""
+  """Computes the masking threshold, in which training measures noise."""
 
   def local_mean(maps: Tensor) -> Tensor:
     return F.avg_pool2d(maps, 5, 1, 2, count_include_pad=False)
@@ -170,10 +170,12 @@ def compute_threshold(images: Tensor) -> Tensor:
   luma = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
   mean = local_mean(luma)
   variance = (local_mean(luma**2) - mean**2).clamp(min=0)
-  contrast = 2 * level * (1 + variance / (2 * level) ** 2) ** 0.35
-  adaptation = ((mean + 3 * level) / (0.5 + 3 * level)) ** -0.25
-  z = (images - local_mean(images)) * (variance + level**2).rsqrt()
-  return contrast * adaptation * (-1.8 * (z / 2).tanh()).exp()
+  contrast = (variance + (5 * level) ** 2).sqrt()
+  light = ((mean + 3.3 * level) / (0.5 + 3.3 * level)) ** -0.36
+  own = local_mean(images)
+  color = ((own + 6 * level) / (mean + 6 * level)) ** -1.4
+  z = (images - own) * (variance + (1.5 * level) ** 2).rsqrt()
+  return contrast * light * color * (-2.7 * (z / 2).tanh()).exp()
 
 
 def compute_priors(hvs_sd: HVSSD, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,7 +251,7 @@ def rate_distortion_objective(
 
 
 def jnd_objective(model: Twin, images: Tensor, signs: Tensor, config: JNDConfig) -> Tensor:
-  """Computes the objective of stage 2, in the default forms of its terms."""
+  """Computes the objective of stage 2, as configs/paper.py has it."""
   degraded, attention, gradient = compute_priors(model.hvs_sd, images)
   noise = config.lmbda * model.generator(images, attention, gradient)
   distorted = (images + signs * noise).clamp(0, 1)
