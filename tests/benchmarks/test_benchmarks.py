@@ -17,9 +17,12 @@ from hvsjnd_jax.training.config import Stage
 
 pytest.importorskip("torch")
 
-from tests.benchmarks import human, speed_estimate, speed_train
+from tests.benchmarks import human, judge, speed_estimate, speed_train
 from tests.benchmarks.contenders import CHANNELS_LAST, NCHW, Form
 from tests.benchmarks.pictures import draw_image
+from tests.support.former_masking import former_threshold
+
+SAME = {"ssim": 0.5, "ms_ssim": 0.5, "fsim": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +140,22 @@ def test_missing_judgements_are_named(judged: Path, capsys: pytest.CaptureFixtur
   table.write_text("ref,t01_l2\nI01,2\n")
   assert human.main(["--data", str(judged)]) == 2
   assert "expected the column ref, and numbers in t01_l2, t01_l3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_former_masking_of_flat_pictures(value: int):
+  thresholds = former_threshold(np.full((8, 8, 3), value, np.uint8))
+  want = 2 / 255 * ((value / 255 + 3 / 255) / (0.5 + 3 / 255)) ** -0.25
+  np.testing.assert_allclose(thresholds, want, rtol=1e-6)
+
+
+def test_judge_averages_changes_of_losses():
+  """Of scores that are the better the higher, it is the distance to the best that counts."""
+  names = ("butteraugli_3norm", "butteraugli_max", "gmsd")
+  former = [dict.fromkeys(names, 2.0) | {"ssimulacra2": 80.0, "cvvdp": 9.0} | SAME] * 2
+  ours = [
+    dict.fromkeys(names, 1.0) | {"ssimulacra2": 90.0, "cvvdp": 9.5} | SAME,
+    dict.fromkeys(names, 2.2) | {"ssimulacra2": 78.0, "cvvdp": 8.9} | SAME,
+  ]
+  half = "-20.0 (50)"
+  assert judge._judge(ours, former) == [half, half, half, half, *["+0.0 (0)"] * 2, half, "+0.0 (0)"]

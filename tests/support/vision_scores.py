@@ -14,8 +14,14 @@ VISION_LOSSES = ("Butteraugli", "its max", "SSIMULACRA 2", "JOD")
 
 def measure_losses(noisy: Pixels, reference: Pixels) -> Float[np.ndarray, " loss"]:
   """Measures Butteraugli's 3-norm and maximum, 100 - SSIMULACRA 2, and 10 - JOD."""
-  pair = (pixels[None].astype(np.float32) / 255 for pixels in (noisy, reference))
-  return np.asarray(_measure(*pair))
+  return measure_image_losses(*(pixels.astype(np.float32) / 255 for pixels in (noisy, reference)))
+
+
+def measure_image_losses(
+  noisy: Float[np.ndarray, "h w 3"], reference: Float[np.ndarray, "h w 3"]
+) -> Float[np.ndarray, " loss"]:
+  """Measures the same of images in [0, 1]."""
+  return np.asarray(_measure(noisy[None], reference[None]))
 
 
 @jax.jit
