@@ -12,6 +12,7 @@ from PIL import Image
 import hvsjnd_jax
 from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.evaluation import estimators
+from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.training.config import Stage
 
@@ -22,7 +23,7 @@ from tests.benchmarks.contenders import CHANNELS_LAST, NCHW, Form
 from tests.benchmarks.pictures import draw_image
 from tests.support.former_masking import former_threshold
 
-SAME = {"ssim": 0.5, "ms_ssim": 0.5, "fsim": 0.5}
+SAME: ImageScores = {"ssim": 0.5, "ms_ssim": 0.5, "fsim": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +152,12 @@ def test_former_masking_of_flat_pictures(value: int):
 
 def test_judge_averages_changes_of_losses():
   """Of scores that are the better the higher, it is the distance to the best that counts."""
-  names = ("butteraugli_3norm", "butteraugli_max", "gmsd")
-  former = [dict.fromkeys(names, 2.0) | {"ssimulacra2": 80.0, "cvvdp": 9.0} | SAME] * 2
-  ours = [
-    dict.fromkeys(names, 1.0) | {"ssimulacra2": 90.0, "cvvdp": 9.5} | SAME,
-    dict.fromkeys(names, 2.2) | {"ssimulacra2": 78.0, "cvvdp": 8.9} | SAME,
-  ]
+
+  def make(seen: float, ssimulacra2: float, cvvdp: float) -> ImageScores:
+    scores: ImageScores = dict.fromkeys(("butteraugli_3norm", "butteraugli_max", "gmsd"), seen)
+    return scores | {"ssimulacra2": ssimulacra2, "cvvdp": cvvdp} | SAME
+
+  former = [make(2, 80, 9)] * 2
+  ours = [make(1, 90, 9.5), make(2.2, 78, 8.9)]
   half = "-20.0 (50)"
   assert judge._judge(ours, former) == [half, half, half, half, *["+0.0 (0)"] * 2, half, "+0.0 (0)"]
