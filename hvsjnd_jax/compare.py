@@ -85,9 +85,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "of the others (default: all but folders)",
   )
   parser.add_argument(
-    "--sheet", type=Path, metavar="FILE", help="write crops of images and noisy copies as PNG"
+    "--sheet",
+    type=_parse_sheet,
+    metavar="FILE.png",
+    help="write crops of images and noisy copies",
   )
   return parser.parse_args(argv)
+
+
+def _parse_sheet(text: str) -> Path:
+  file = Path(text)
+  if file.suffix.lower() != ".png":  # the noise is to be seen as it is, and so without loss
+    raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text}")
+  return file
 
 
 class _Results:

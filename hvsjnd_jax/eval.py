@@ -59,7 +59,7 @@ from tqdm import tqdm
 from hvsjnd_jax import weights
 from hvsjnd_jax.cli.attempts import MOST_KILLED
 from hvsjnd_jax.cli.background import Background
-from hvsjnd_jax.cli.command import UsageError, report_error, run_command
+from hvsjnd_jax.cli.command import STDOUT, UsageError, report_error, run_command
 from hvsjnd_jax.cli.eval_options import parse
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.jsonl import (
@@ -147,6 +147,8 @@ def _find_photographs(args: argparse.Namespace) -> Photographs:
 def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDModel) -> _Plan:
   """Settles where results go and what they depend on, and finds what is done already."""
   paths = photographs.paths
+  if args.save == STDOUT:
+    check_output("--save", args.save)
   stems = {} if args.save is None else make_stems(paths, args.save)
   check_output("--json", args.json, inputs=paths)
   check_output("--jsonl", args.jsonl, inputs=paths)

@@ -41,7 +41,7 @@ def check_output(option: str, file: Path | None, *, inputs: Sequence[Path] = ())
   if file is None or (option == "--json" and file == STDOUT):
     return
   if file == STDOUT:
-    raise UsageError(f"{option} -: expected a file; --json alone can go to standard output")
+    raise UsageError(f"{option} -: expected a name; only --json can go to standard output")
   if file.exists() and place(file) in map(place, inputs):
     raise UsageError(f"{option} {file}: one of the images; choose another file")
   if file.is_dir():

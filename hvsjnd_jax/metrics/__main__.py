@@ -43,6 +43,7 @@ from jaxtyping import Float
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
+from hvsjnd_jax.cli.options import add_json
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.data.images import write_npy, write_png
@@ -108,7 +109,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="M,M",
     help=f"what to report: {', '.join(METRICS)} (default: {_DEFAULT})",
   )
-  parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
+  add_json(parser)
   parser.add_argument(
     "--maps", type=Path, metavar="DIR", help="write maps of the visible difference to this folder"
   )

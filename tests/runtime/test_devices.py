@@ -93,9 +93,12 @@ def test_error_with_another_cause():
   assert explain_missing_device(RuntimeError("INTERNAL: a bug")) is None
 
 
-def test_device_that_fails_unasked(monkeypatch: pytest.MonkeyPatch):
-  monkeypatch.setitem(jax.config.values, "jax_platforms", "")
-  error = explain_missing_device(
-    RuntimeError("Unable to initialize backend 'cuda': no driver\n...")
-  )
-  assert str(error) == ("no device to compute on: Unable to initialize backend 'cuda': no driver")
+def test_device_that_fails_unasked():
+  failure = RuntimeError("Unable to initialize backend 'cuda': no driver\nand a long story")
+  platforms = jax.config.values["jax_platforms"]
+  jax.config.update("jax_platforms", "")
+  try:
+    error = explain_missing_device(failure)
+  finally:
+    jax.config.update("jax_platforms", platforms)
+  assert str(error) == "no device to compute on: Unable to initialize backend 'cuda': no driver"
