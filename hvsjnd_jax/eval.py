@@ -73,12 +73,20 @@ from hvsjnd_jax.cli.jsonl import (
 )
 from hvsjnd_jax.cli.options import load_model
 from hvsjnd_jax.cli.outputs import check_output, write_json
-from hvsjnd_jax.cli.photographs import Photographs, find_photographs, open_dataset, plan_window
+from hvsjnd_jax.cli.photographs import (
+  Photographs,
+  find_photographs,
+  open_dataset,
+  plan_window,
+  read_sizes,
+)
 from hvsjnd_jax.cli.saved_images import make_stems, save_outputs
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.evaluate import Evaluation, evaluate
 from hvsjnd_jax.metrics import METRICS
+from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -87,6 +95,11 @@ from hvsjnd_jax.runtime.processes import join_processes
 # The host's memory for each of the image's pixels, with --save and without the metrics' and the
 # window's own; 73 was measured.
 _BYTES_PER_PIXEL = 80
+
+# A window is told to be wasteful if it computes so many times the pixels of the best one, for so
+# many images.
+_MOST_WASTE = 2
+_JUDGED_IMAGES = 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,6 +166,9 @@ def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDMod
   check_output("--json", args.json, inputs=paths)
   check_output("--jsonl", args.jsonl, inputs=paths)
 
+  if args.window is not None:
+    _judge_window(args.window, photographs)
+
   def settle(former: Settings) -> Settings:
     window = args.window or former.get("window") or plan_window(photographs)
     return _describe_settings(args, model, window)
@@ -164,6 +180,20 @@ def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDMod
   if beginning.done and not jax.process_index():
     print(f"{args.jsonl}: {len(beginning.done)} of {len(paths)} images are done already")
   return _Plan(photographs, stems, *beginning)
+
+
+def _judge_window(window: Window, photographs: Photographs) -> None:
+  """Tells where another window would take far less time, by the first images."""
+  photographs = photographs._replace(paths=photographs.paths[:_JUDGED_IMAGES])
+  sizes = read_sizes(photographs)
+  best = plan_window(photographs)
+  waste = windows.count_pixels(sizes, window) / max(windows.count_pixels(sizes, best), 1)
+  if waste > _MOST_WASTE and not jax.process_index():
+    words = ["{}x{}".format(*sides) for sides in (window, best)]
+    reason = (
+      f"computes {waste:.1f} times the pixels of {words[1]}, which would be chosen without it"
+    )
+    report_error("eval", f"--window {words[0]}", reason)
 
 
 def _describe_settings(

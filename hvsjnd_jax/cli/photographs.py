@@ -79,6 +79,11 @@ def open_dataset(name: str, split: str) -> Photographs:
 
 def plan_window(photographs: Photographs) -> windows.Window:
   """Plans one window for all these images, by the sizes that their headers give."""
+  return windows.plan_window(read_sizes(photographs))
+
+
+def read_sizes(photographs: Photographs) -> list[tuple[int, int]]:
+  """Reads the sizes that the images' headers give; if none can be read, that of a smallest one."""
   paths, _, read_size = photographs
   sizes = [size for path in paths if (size := read_size(path)) is not None]
-  return windows.plan_window(sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)])
+  return sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)]

@@ -108,6 +108,18 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
   return Window(*(int(sides[i]) for i in np.unravel_index(best, area.shape)))
 
 
+def count_pixels(sizes: Sequence[tuple[int, int]], window: tuple[int, int]) -> int:
+  """Counts the pixels that are computed for images of these sizes through a window.
+
+  Examples:
+    >>> count_pixels([(480, 700), (700, 480)], (512, 704)) == 2 * 512 * 704
+    True
+  """
+  lengths = np.sort(np.asarray(sizes), axis=1).T
+  short, long = (_count_windows(*args) for args in zip(lengths, sorted(window), strict=True))
+  return int((short * long).sum()) * math.prod(window)
+
+
 def _count_windows(lengths: np.ndarray, side: int) -> np.ndarray:
   overlap = 2 * PRIORS_REACH_PX
   return np.maximum(1, -(-(lengths - overlap) // (side - overlap)))
