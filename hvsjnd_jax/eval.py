@@ -190,9 +190,7 @@ def _judge_window(window: Window, photographs: Photographs) -> None:
   waste = windows.count_pixels(sizes, window) / max(windows.count_pixels(sizes, best), 1)
   if waste > _MOST_WASTE and not jax.process_index():
     words = ["{}x{}".format(*sides) for sides in (window, best)]
-    reason = (
-      f"computes {waste:.1f} times the pixels of {words[1]}, which would be chosen without it"
-    )
+    reason = f"computes {waste:.1f} times the pixels of {words[1]}, the window chosen without it"
     report_error("eval", f"--window {words[0]}", reason)
 
 

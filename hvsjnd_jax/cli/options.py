@@ -22,7 +22,8 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     action="extend",
     metavar="FILE|DIR",
-    help="images, and folders to search for images (default: four photographs of scikit-image)",
+    help="images, videos, and folders to search for images; quoted patterns such as 'a/**/*.png'; "
+    "- for a list on standard input (default: four photographs of scikit-image)",
   )
   parser.add_argument(
     "--seed", type=_parse_seed, default=0, metavar="S", help="seed of the noise (default: 0)"
