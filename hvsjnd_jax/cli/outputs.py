@@ -42,10 +42,12 @@ def check_output(option: str, file: Path | None, *, inputs: Sequence[Path] = ())
     return
   if file == STDOUT:
     raise UsageError(f"{option} -: expected a name; only --json can go to standard output")
-  if file.exists() and place(file) in map(place, inputs):
-    raise UsageError(f"{option} {file}: one of the images; choose another file")
   if file.is_dir():
     raise UsageError(f"{option} {file}: a folder; expected the name of a file")
+  # What holds an image, and is no folder, is the video that it is a frame of.
+  taken = (place(path) for image in inputs for path in (image, image.parent))
+  if file.exists() and place(file) in taken:
+    raise UsageError(f"{option} {file}: one of the images; choose another file")
   if file.is_file() or not file.exists():  # /dev/stdout needs no folder
     make_folder(file.parent)
 

@@ -103,7 +103,7 @@ def _read_list() -> list[Path]:
 
 
 def _is_video(path: Path) -> bool:
-  return path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file()
+  return path.suffix.lower() in VIDEO_EXTENSIONS and os.path.isfile(path)
 
 
 def _add_frames(photographs: Photographs, videos: dict[Path, Video]) -> Photographs:

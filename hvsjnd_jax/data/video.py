@@ -46,6 +46,8 @@ class Video:
       height, width, _ = self.read(0).shape
     except ImageError as error:
       raise VideoError(f"{path}: {error}") from None
+    finally:
+      self.close()  # or there would be a process for every video
     self.size = height, width
 
   def __len__(self) -> int:
@@ -68,6 +70,8 @@ class Video:
       if frame is None:
         raise ImageError("ffmpeg cannot decode this frame")
       if self._next > index:
+        if self._next == self._length:
+          self.close()
         return frame
 
   def close(self) -> None:

@@ -111,6 +111,12 @@ def test_video_that_ends_early(video: Path, monkeypatch: pytest.MonkeyPatch, run
   assert f"eval: {video}/000005: ffmpeg cannot decode this frame\n" in capsys.readouterr().err
 
 
+def test_report_does_not_replace_the_video(video: Path, run: Any, capsys: Any):
+  assert run("--path", video, "--json", video) == 2
+  assert "one of the images; choose another file" in capsys.readouterr().err
+  assert video.read_bytes() == b"a video"
+
+
 def test_no_ffmpeg(video: Path, monkeypatch: pytest.MonkeyPatch, run: Any, capsys: Any):
   monkeypatch.setenv("PATH", str(video.parent))
   assert run("--path", video) == 2
