@@ -27,8 +27,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from hvsjnd_jax.cli.command import make_parser, run_command
-from hvsjnd_jax.cli.image_loop import computing
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
+from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.options import add_photographs, check_models
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
@@ -45,6 +45,7 @@ from hvsjnd_jax.evaluation.estimators import (
   list_estimators,
   load_estimator,
 )
+from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
@@ -59,7 +60,7 @@ _LMBDAS = "1,2,5,10,15,20"
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   args = _parse(argv)
-  return run_command("calibrate", lambda: _run(args))
+  return run_command("calibrate", lambda: _run(args), json=args.json)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,14 +93,14 @@ def _parse_lmbdas(text: str) -> list[float]:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "calibrate"))
   check_models("--model", [args.model])
   photographs = find_photographs(args.path)
   window = plan_window(photographs)
   estimator = load_estimator(args.model, window)
   check_output("--json", args.json, inputs=photographs.paths)
 
-  calibrated, errors = _calibrate_all(args, photographs, estimator)
+  calibrated, errors = _calibrate_all(args, photographs, estimator, window)
   images = list(calibrated.values())
   mean = comparison.average([image.scores for image in images])
   quartiles = {
@@ -132,14 +133,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _calibrate_all(
-  args: argparse.Namespace, photographs: Photographs, estimator: Estimator
+  args: argparse.Namespace, photographs: Photographs, estimator: Estimator, window: Window
 ) -> tuple[dict[str, Calibration], list[dict[str, str]]]:
   """Calibrates on each image; returns the results by path, and the errors."""
   compute = partial(calibrate, estimator=estimator, lmbdas=args.lmbda, seed=args.seed)
   calibrated: dict[str, Calibration] = {}
   errors: list[dict[str, str]] = []
-  need = _BYTES_PER_PIXEL + scores.bytes_per_pixel(_METRICS)
-  with computing("calibrate", photographs, compute, bytes_per_pixel=need) as outcomes:
+  memory = Memory(_BYTES_PER_PIXEL, scores.bytes_per_pixel(_METRICS), window)
+  with computing("calibrate", photographs, compute, memory=memory) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         errors.append({"path": str(path), "error": str(outcome)})

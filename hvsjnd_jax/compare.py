@@ -35,8 +35,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hvsjnd_jax.cli.command import make_parser, run_command
-from hvsjnd_jax.cli.image_loop import computing, report_error
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
+from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.options import add_photographs, check_models, parse_psnr
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
@@ -51,6 +51,7 @@ from hvsjnd_jax.evaluation.estimators import (
   load_estimator,
 )
 from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ScoreTable
+from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
@@ -67,7 +68,7 @@ _HEADS: dict[Case, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   args = _parse(argv)
-  return run_command("compare", lambda: _run(args))
+  return run_command("compare", lambda: _run(args), json=args.json)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,9 +85,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "of the others (default: all but folders)",
   )
   parser.add_argument(
-    "--sheet", type=Path, metavar="FILE", help="write crops of images and noisy copies as PNG"
+    "--sheet",
+    type=_parse_sheet,
+    metavar="FILE.png",
+    help="write crops of images and noisy copies",
   )
   return parser.parse_args(argv)
+
+
+def _parse_sheet(text: str) -> Path:
+  file = Path(text)
+  if file.suffix.lower() != ".png":  # the noise is to be seen as it is, and so without loss
+    raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text}")
+  return file
 
 
 class _Results:
@@ -100,7 +111,7 @@ class _Results:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "compare"))
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
   check_models("--models", names)
   photographs = find_photographs(args.path)
@@ -109,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
   check_output("--json", args.json, inputs=photographs.paths)
   check_output("--sheet", args.sheet, inputs=photographs.paths)
 
-  results = _compare_all(args, photographs, estimators)
+  results = _compare_all(args, photographs, estimators, window)
   measured = results.scores
   summaries: dict[Case, Summary] = {
     case: comparison.summarize(measured[case], names[0]) for case in CASES
@@ -143,13 +154,16 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _compare_all(
-  args: argparse.Namespace, photographs: Photographs, estimators: dict[str, Estimator]
+  args: argparse.Namespace,
+  photographs: Photographs,
+  estimators: dict[str, Estimator],
+  window: Window,
 ) -> _Results:
   """Compares the models on each image, and prints what fails."""
   compute = partial(comparison.compare, estimators=estimators, psnr_db=args.psnr, seed=args.seed)
   results = _Results()
-  need = _BYTES_PER_PIXEL + scores.bytes_per_pixel(comparison.SCORED)
-  with computing("compare", photographs, compute, bytes_per_pixel=need) as outcomes:
+  memory = Memory(_BYTES_PER_PIXEL, scores.bytes_per_pixel(comparison.SCORED), window)
+  with computing("compare", photographs, compute, memory=memory) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         results.errors.append({"path": str(path), "error": str(outcome)})

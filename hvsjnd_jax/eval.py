@@ -28,7 +28,9 @@ evaluated once. A --save folder inside a --path folder is not searched for image
 
 With --jsonl FILE, a run that was stopped or killed goes on when the same command is given again:
 images that have scores in FILE are skipped, and count in the means; errors are tried again. An
-image's line is written after its pictures. FILE is refused if it was written with other settings
+image on which a run was killed, as for want of memory, is tried again after all others, and left
+out if a second one was; --retry tries it once more. An image's line is written after its pictures.
+FILE is refused if it was written with other settings
 or holds other images. With --multihost each process writes its lines beside FILE, and at the end
 FILE is, byte for byte, what a single process would have written.
 
@@ -44,9 +46,8 @@ when interrupted; 141 when the reader of the output left.
 """
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,31 +57,36 @@ import numpy as np
 from tqdm import tqdm
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.cli.attempts import MOST_KILLED
 from hvsjnd_jax.cli.background import Background
-from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
-from hvsjnd_jax.cli.image_loop import computing
-from hvsjnd_jax.cli.jsonl import Record, RecordWriter, Settings, begin, gather
-from hvsjnd_jax.cli.options import (
-  add_model,
-  add_photographs,
-  load_model,
-  parse_lmbda,
-  parse_psnr,
+from hvsjnd_jax.cli.command import STDOUT, UsageError, report_error, run_command
+from hvsjnd_jax.cli.eval_options import parse
+from hvsjnd_jax.cli.image_loop import Memory, computing
+from hvsjnd_jax.cli.jsonl import (
+  Beginning,
+  Record,
+  RecordWriter,
+  Settings,
+  begin,
+  gather,
+  wait_for_others,
 )
+from hvsjnd_jax.cli.options import load_model
 from hvsjnd_jax.cli.outputs import check_output, write_json
-from hvsjnd_jax.cli.photographs import Photographs, find_photographs, open_dataset, plan_window
-from hvsjnd_jax.cli.saved_images import (
-  OUTPUTS,
-  choose_outputs,
-  make_stems,
-  parse_outputs,
-  save_outputs,
+from hvsjnd_jax.cli.photographs import (
+  Photographs,
+  find_photographs,
+  open_dataset,
+  plan_window,
+  read_sizes,
 )
+from hvsjnd_jax.cli.saved_images import choose_outputs, make_stems, save_outputs
 from hvsjnd_jax.evaluation import scores
-from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA, Evaluation, evaluate
+from hvsjnd_jax.evaluation.evaluate import Evaluation, evaluate
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -90,116 +96,16 @@ from hvsjnd_jax.runtime.processes import join_processes
 # window's own; 73 was measured.
 _BYTES_PER_PIXEL = 80
 
+# A window is told to be wasteful if it computes so many times the pixels of the best one, for so
+# many images.
+_MOST_WASTE = 2
+_JUDGED_IMAGES = 100
+
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  args = _parse(argv)
-  return run_command("eval", lambda: _run(args))
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = make_parser("eval", __doc__)
-  add_photographs(parser)
-  _add_noise(parser)
-  add_model(parser)
-  _add_results(parser)
-  _add_corpora(parser)
-  args = parser.parse_args(argv)
-  _check_combinations(parser, args)
-  if args.lmbda is None and args.psnr is None:
-    args.lmbda = 1.0
-  return args
-
-
-def _add_noise(parser: argparse.ArgumentParser) -> None:
-  strength = parser.add_mutually_exclusive_group()
-  strength.add_argument(
-    "--lmbda",
-    type=partial(parse_lmbda, largest=LARGEST_LMBDA),
-    metavar="L",
-    help="scale of the noise: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
-    "(default: 1)",
-  )
-  strength.add_argument(
-    "--psnr",
-    type=parse_psnr,
-    metavar="DB",
-    help="in place of --lmbda: the total PSNR that each image is given",
-  )
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
-  lower_is_better = [name for name, metric in METRICS.items() if metric.better == "lower"]
-  parser.add_argument(
-    "--metrics",
-    default="psnr",
-    metavar="M,M",
-    help=f"what to report: {', '.join(METRICS)} (default: psnr); lower is better for "
-    f"{', '.join(lower_is_better)}, higher for the others",
-  )
-  parser.add_argument(
-    "--vgg16",
-    type=Path,
-    metavar="DIR",
-    help="for dists: a folder with VGG16's weights, made by convert.from_torch in a clone",
-  )
-  parser.add_argument(
-    "--save", type=Path, metavar="DIR", help="write pictures of each image to this folder"
-  )
-  parser.add_argument(
-    "--outputs",
-    type=parse_outputs,
-    metavar="O,O",
-    help=f"with --save: what to write: {', '.join(OUTPUTS)} (default: all)",
-  )
-
-
-def _add_corpora(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--jsonl",
-    type=Path,
-    metavar="FILE",
-    help="write a line of JSON for each image as soon as it is done, and go on from FILE if it "
-    "exists",
-  )
-  parser.add_argument(
-    "--multihost",
-    action="store_true",
-    help="share the images with the processes of other hosts (TPU pod, SLURM, ...); needs --jsonl",
-  )
-  parser.add_argument(
-    "--tfds", metavar="NAME|DIR", help="in place of --path: a dataset of TensorFlow Datasets"
-  )
-  parser.add_argument(
-    "--tfds-split", default="train", metavar="S", help="with --tfds: the split (default: train)"
-  )
-  parser.add_argument(
-    "--window",
-    type=_parse_window,
-    metavar="HxW",
-    help="sides of the window, multiples of 8 above 112 (default: chosen for all images)",
-  )
-
-
-def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-  if args.tfds is not None and args.path is not None:
-    parser.error("argument --tfds: not allowed with argument --path")
-  if args.multihost and args.jsonl is None:
-    parser.error("--multihost needs --jsonl FILE, in a folder that all processes see")
-  if args.json is not None and args.json == args.jsonl:
-    parser.error("--json and --jsonl need a file each")
-  if args.outputs is not None and args.save is None:
-    parser.error("--outputs needs --save DIR")
-
-
-def _parse_window(text: str) -> windows.Window:
-  sides = text.split("x")
-  if not (len(sides) == 2 and all(side.isdecimal() for side in sides)):
-    raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 512x768, got {text}")
-  try:
-    return windows.check_window((int(sides[0]), int(sides[1])))
-  except ValueError as error:
-    raise argparse.ArgumentTypeError(str(error)) from None
+  args = parse(argv, doc=__doc__)
+  return run_command("eval", lambda: _run(args), json=args.json)
 
 
 class _Plan(NamedTuple):
@@ -210,16 +116,18 @@ class _Plan(NamedTuple):
     stems: Where each image's pictures go; none without --save.
     settings: All that the results depend on, but for the images.
     done: The records of images that need not be evaluated again, by path.
+    killed: How many runs each image killed, by path, of those that killed one.
   """
 
   photographs: Photographs
   stems: dict[Path, Path]
   settings: Settings
   done: dict[str, Record]
+  killed: dict[str, int]
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "eval"))
   if args.multihost:
     join_processes()
   args.metrics = _parse_metrics(args.metrics)
@@ -254,21 +162,38 @@ def _find_photographs(args: argparse.Namespace) -> Photographs:
 def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDModel) -> _Plan:
   """Settles where results go and what they depend on, and finds what is done already."""
   paths = photographs.paths
+  if args.save == STDOUT:
+    check_output("--save", args.save)
   stems = {} if args.save is None else make_stems(paths, args.save)
   check_output("--json", args.json, inputs=paths)
   check_output("--jsonl", args.jsonl, inputs=paths)
+
+  if args.window is not None:
+    _judge_window(args.window, photographs)
 
   def settle(former: Settings) -> Settings:
     window = args.window or former.get("window") or plan_window(photographs)
     return _describe_settings(args, model, window)
 
   if args.jsonl is None:
-    return _Plan(photographs, stems, settle({}), {})
+    return _Plan(photographs, stems, *Beginning(settle({}), {}, {}))
   saved = {str(path): str(stems[path]) if stems else None for path in paths}
-  settings, done = begin(args.jsonl, saved, settle)
-  if done and not jax.process_index():
-    print(f"{args.jsonl}: {len(done)} of {len(paths)} images are done already")
-  return _Plan(photographs, stems, settings, done)
+  beginning = begin(args.jsonl, saved, settle, retry=args.retry)
+  if beginning.done and not jax.process_index():
+    print(f"{args.jsonl}: {len(beginning.done)} of {len(paths)} images are done already")
+  return _Plan(photographs, stems, *beginning)
+
+
+def _judge_window(window: Window, photographs: Photographs) -> None:
+  """Tells where another window would take far less time, by the first images."""
+  photographs = photographs._replace(paths=photographs.paths[:_JUDGED_IMAGES])
+  sizes = read_sizes(photographs)
+  best = plan_window(photographs)
+  waste = windows.count_pixels(sizes, window) / max(windows.count_pixels(sizes, best), 1)
+  if waste > _MOST_WASTE and not jax.process_index():
+    words = ["{}x{}".format(*sides) for sides in (window, best)]
+    reason = f"computes {waste:.1f} times the pixels of {words[1]}, the window chosen without it"
+    report_error("eval", f"--window {words[0]}", reason)
 
 
 def _describe_settings(
@@ -294,9 +219,51 @@ def _describe_settings(
 def _evaluate_share(
   args: argparse.Namespace, plan: _Plan, model: JNDModel, backbones: scores.Backbones
 ) -> dict[str, Record]:
-  """Evaluates this process's share of the images, prints and saves; returns the records."""
-  paths = plan.photographs.paths[jax.process_index() :: jax.process_count()]
-  share = plan.photographs._replace(paths=[path for path in paths if str(path) not in plan.done])
+  """Evaluates this process's share of the images; those that killed a run come last."""
+  paths = plan.photographs.paths
+  known = plan.done.keys() | plan.killed.keys()
+  share = paths[jax.process_index() :: jax.process_count()]
+  run = partial(_evaluate_all, args, plan, model, backbones)
+  if args.jsonl is None:
+    return run(share, None)
+  with RecordWriter(args.jsonl, plan.settings) as lines:
+    records = run([path for path in share if str(path) not in known], lines)
+    if plan.killed:
+      wait_for_others()
+    if not jax.process_index():
+      for path in [path for path in paths if str(path) in plan.killed]:
+        records |= _try_again(path, plan.killed[str(path)], partial(run, lines=lines), lines)
+  return records
+
+
+def _try_again(
+  path: Path,
+  killed: int,
+  run: Callable[[list[Path]], dict[str, Record]],
+  lines: RecordWriter,
+) -> dict[str, Record]:
+  """Evaluates an image that killed a run, by itself, or leaves it out if it killed another one."""
+  if killed < MOST_KILLED:
+    report_error(
+      "eval", path, "the last run was killed while this image was computed; trying it again"
+    )
+    return run([path])
+  reason = f"left out: {killed} runs were killed while it was computed; --retry tries it again"
+  report_error("eval", path, reason)
+  record = {"path": str(path), "error": reason}
+  lines.add(record)
+  return {str(path): record}
+
+
+def _evaluate_all(
+  args: argparse.Namespace,
+  plan: _Plan,
+  model: JNDModel,
+  backbones: scores.Backbones,
+  paths: list[Path],
+  lines: RecordWriter | None,
+) -> dict[str, Record]:
+  """Evaluates images, prints and saves; returns the records."""
   compute = partial(
     evaluate,
     model,
@@ -309,11 +276,13 @@ def _evaluate_share(
     resolution=plan.settings["resolution"],
     attention_layer=plan.settings["attention"],
   )
+  photographs = plan.photographs._replace(paths=paths)
+  if lines is not None:
+    photographs = photographs._replace(read=partial(_note_and_read, lines, photographs))
   records: dict[str, Record] = {}
-  need = _BYTES_PER_PIXEL + scores.bytes_per_pixel(args.metrics)
+  memory = Memory(_BYTES_PER_PIXEL, scores.bytes_per_pixel(args.metrics), plan.settings["window"])
   with (
-    RecordWriter(args.jsonl, plan.settings) if args.jsonl else contextlib.nullcontext() as lines,
-    computing("eval", share, compute, bytes_per_pixel=need) as outcomes,
+    computing("eval", photographs, compute, memory=memory) as outcomes,
     Background() as background,
   ):
     for path, outcome in outcomes:
@@ -332,6 +301,11 @@ def _evaluate_share(
         tasks.append(partial(lines.add, record))
       background.run(tasks)
   return records
+
+
+def _note_and_read(lines: RecordWriter, photographs: Photographs, path: Path) -> Pixels:
+  lines.note(path)
+  return photographs.read(path)
 
 
 def _print_scores(

@@ -22,6 +22,7 @@ when the reader of the output left.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,7 +31,7 @@ from jax.export import Exported, symbolic_shape
 from jax.export import export as export_function
 from jaxtyping import Array
 
-from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
+from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.options import add_model, load_model
 from hvsjnd_jax.cli.outputs import check_output, writing
 from hvsjnd_jax.data.atomic import whole_file
@@ -132,7 +133,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "export"))
   size = args.height, args.width
   platforms = tuple(dict.fromkeys(name.strip() for name in args.platforms.split(",")))
   try:
@@ -149,8 +150,8 @@ def _run(args: argparse.Namespace) -> int:
     platforms=platforms,
   )
   data = program.serialize()
-  with writing(out), whole_file(out) as partial:
-    partial.write_bytes(data)
+  with writing(out), whole_file(out) as unfinished:
+    unfinished.write_bytes(data)
   print(
     f"{out}: {len(data) / 1e6:.1f} MB, the JND maps of {args.height}x{args.width} images, "
     f"for {', '.join(platforms)}. To run it, with jax and flatbuffers:\n\n"

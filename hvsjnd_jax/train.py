@@ -30,12 +30,13 @@ The exit status is 0 when all is done, 2 when something is wrong, 130 when inter
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 from absl import logging
 
-from hvsjnd_jax.cli.command import make_parser, run_command
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.cli.options import parse_level
 from hvsjnd_jax.cli.train_progress import TrainProgress
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
       config = load_config(args.config, overrides, photographs=True)
       if args.multihost:
         join_processes()
-      keep_compilations()
+      keep_compilations(partial(report_error, "train"))
       _train(config, args.workdir)
   except CheckpointError:
     silence()

@@ -197,3 +197,12 @@ def test_bad_psnr(capsys: pytest.CaptureFixture[str], db: str):
 def test_without_models_all_that_have_a_name_are_compared():
   parsed: Any = command._parse(["--psnr", "30"])
   assert parsed.models.split(",") == ["default", "paper", "masking", *BASELINES]
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x", "-"])
+def test_sheet_is_png(name: str, capsys: pytest.CaptureFixture[str]):
+  with pytest.raises(SystemExit, match="2"):
+    main(["--psnr", "30", "--sheet", name])
+  assert f"argument --sheet: expected a name that ends in .png, got {name}" in (
+    capsys.readouterr().err
+  )

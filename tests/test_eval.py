@@ -300,3 +300,15 @@ def test_window_changes_rounding_alone(report: Callable[..., dict[str, Any]], ph
   ]
   assert results[0]["window"] == [128, 160]
   assert results[0]["mean"] == pytest.approx(results[1]["mean"], abs=1e-3)
+
+
+def test_wasteful_window_is_told(
+  report: Callable[..., dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  report("--path", photos, "--window", "128x176")
+  assert capsys.readouterr().err == ""
+  report("--path", photos, "--window", "128x384")
+  assert capsys.readouterr().err == (
+    "eval: --window 128x384: computes 3.0 times the pixels of 128x128, the window chosen "
+    "without it\n"
+  )

@@ -8,14 +8,21 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
 
 import jax
 
 import hvsjnd_jax
 from hvsjnd_jax.ops.errors import HVSJNDError
+from hvsjnd_jax.runtime.devices import explain_missing_device
 
 FAILED = 2
 
@@ -23,9 +30,20 @@ INTERRUPTED = 128 + 2  # SIGINT, as a shell reports it
 
 READER_LEFT = 128 + 13  # SIGPIPE, as `cat` would end
 
+TERMINATED = 128 + 15  # SIGTERM
+
+STDOUT = Path("-")  # as the value of --json
+
+# Where the report goes that is printed on stdout; None where no command runs.
+_report_stream: ContextVar[TextIO | None] = ContextVar("report_stream", default=None)
+
 
 class UsageError(HVSJNDError):
   """The user asked for something that cannot be done."""
+
+
+class _Terminated(KeyboardInterrupt):
+  """SIGTERM came: the work ends as after Ctrl-C, and leaves nothing half done."""
 
 
 def make_parser(
@@ -51,7 +69,13 @@ def make_parser(
   return parser
 
 
-def run_command(name: str, run: Callable[[], int], *, interrupted: str = "interrupted") -> int:
+def run_command(
+  name: str,
+  run: Callable[[], int],
+  *,
+  interrupted: str = "interrupted",
+  json: Path | None = None,
+) -> int:
   """Runs a command's work; whatever ends it early becomes one line on stderr.
 
   Where several processes share the work, one that ends early leaves at once: an orderly exit
@@ -61,20 +85,28 @@ def run_command(name: str, run: Callable[[], int], *, interrupted: str = "interr
     name: The command's name, which opens the line.
     run: The work; returns the exit status.
     interrupted: What the line says after Ctrl-C.
+    json: Where the report goes. If that is stdout, all that the work prints goes to stderr.
 
   Returns:
     The exit status: what `run` returned, or that of the error (2 unless its class has another
-    one), 2 when stdout cannot be written, 130 after Ctrl-C, 141 when the reader of stdout left.
+    one), 2 when stdout cannot be written, 130 after Ctrl-C, 141 when the reader of stdout left,
+    143 after SIGTERM.
   """
+  _open_closed_streams()
   _accept_any_file_name()
+  together = False  # whether all processes end with this status
   try:
-    with _silent_pillow():
+    _check_system()
+    with _silent_pillow(), _ending_by_sigterm(), _text_beside(json):
       status = run()
     sys.stdout.flush()
     return status
   except HVSJNDError as error:
     _say(name, error)
-    status = error.status
+    status, together = error.status, error.status != FAILED
+  except _Terminated:
+    _say(name, "ended by SIGTERM")
+    status = TERMINATED
   except KeyboardInterrupt:
     _say(name, interrupted)
     status = INTERRUPTED
@@ -85,14 +117,54 @@ def run_command(name: str, run: Callable[[], int], *, interrupted: str = "interr
     _abandon_stdout()
     _say(name, error)
     status = FAILED
-  # Any other status, such as preemption's, is one with which all processes end together.
-  if status in (FAILED, INTERRUPTED, READER_LEFT):
+  except (AssertionError, RuntimeError) as error:
+    missing = explain_missing_device(error)
+    if missing is None:
+      raise
+    _say(name, missing)
+    status = missing.status
+  if not together:
     _leave_other_processes(status)
   return status
 
 
+def report_error(command: str, subject: object, error: object) -> None:
+  """Prints an error on stderr, above the progress bar."""
+  from tqdm import tqdm  # commands that draw no bar start faster without it
+
+  tqdm.write(f"{command}: {subject}: {error}", file=sys.stderr)
+
+
 def _say(name: str, reason: object) -> None:
   print(f"{name}: {reason}", file=sys.stderr)
+
+
+def print_report(text: str) -> None:
+  """Prints a report on stdout, also where all else that is printed goes to stderr."""
+  print(text, file=_report_stream.get() or sys.stdout)
+
+
+def _check_system() -> None:
+  if sys.platform == "win32":
+    raise UsageError("runs on Linux and macOS; on Windows, run it in WSL")
+
+
+def _open_closed_streams() -> None:
+  """Discards what goes to a stream that the caller has closed, as by `2>&-`.
+
+  Python prints to stdout what is meant for a closed stderr, and the next file that is opened
+  would take the closed stream's place.
+  """
+  for number, name in ((1, "stdout"), (2, "stderr")):
+    if getattr(sys, name) is None:
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      with contextlib.suppress(OSError):
+        os.fstat(number)
+        number = nowhere  # a file that was opened meanwhile has that place
+      if number != nowhere:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+      setattr(sys, name, os.fdopen(number, "w"))
 
 
 def _accept_any_file_name() -> None:
@@ -108,6 +180,37 @@ def _silent_pillow() -> Iterator[None]:
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", module="PIL")
     yield
+
+
+@contextlib.contextmanager
+def _ending_by_sigterm() -> Iterator[None]:
+  """Lets SIGTERM end the work in order: otherwise nothing could be tidied up."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  former = signal.signal(signal.SIGTERM, _terminate)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, former)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+  raise _Terminated
+
+
+@contextlib.contextmanager
+def _text_beside(json: Path | None) -> Iterator[None]:
+  """Sends what is printed to stderr if the report goes to stdout, so that it stands there alone."""
+  if json != STDOUT:
+    yield
+    return
+  token = _report_stream.set(sys.stdout)
+  try:
+    with contextlib.redirect_stdout(sys.stderr):
+      yield
+  finally:
+    _report_stream.reset(token)
 
 
 def _abandon_stdout() -> None:

@@ -1,26 +1,44 @@
 """The loop of every command over its photographs; what fails on one image ends no run."""
 
 import contextlib
-import os
-import sys
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
-from tqdm import tqdm
 
+from hvsjnd_jax.cli.command import report_error
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.cli.prefetch import read_ahead
 from hvsjnd_jax.data.images import ImageError
+from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
+from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.memory import MemoryLimit, find_memory_limit, measure_memory
 
 _Result = TypeVar("_Result")
 
 # An image's pixels and what was computed of them, or the error that stood in the way.
 Outcome = tuple[Pixels, _Result] | HVSJNDError
+
+
+class Memory(NamedTuple):
+  """The memory that a command needs.
+
+  Attributes:
+    host_bytes: Of the host, for each pixel of an image.
+    device_bytes: Of the device, for each pixel of an image that it computes whole. Devices that
+      have no memory of their own take it from the host.
+    window: The window that images are computed through; None if there is none.
+  """
+
+  host_bytes: int
+  device_bytes: int = 0
+  window: Window | None = None
 
 
 @contextlib.contextmanager
@@ -29,64 +47,81 @@ def computing(
   photographs: Photographs,
   compute: Callable[[Pixels], _Result],
   *,
-  bytes_per_pixel: int,
+  memory: Memory,
   smallest_px: int = MIN_SIDE_PX,
 ) -> Iterator[Iterator[tuple[Path, Outcome[_Result]]]]:
   """Computes a result for each photograph, and prints a line for each that fails.
+
+  An image that is too small, or that takes more memory than there is, fails before it is
+  decoded: the system would end the whole run, not the image, if it ran out of memory.
 
   Args:
     command: The command's name, which opens the lines.
     photographs: Which ones, and how they are read; or pairs of them, [2, H, W, 3].
     compute: Computes a result from pixels. An error of ours that it raises is the image's.
-    bytes_per_pixel: The memory that it needs, for each pixel.
+    memory: What that needs.
     smallest_px: The shortest side that it can use.
 
   Yields:
     An iterator over the paths and their outcomes.
   """
+  check = partial(_check_size, plan=_plan_memory(memory), smallest_px=smallest_px)
+
+  def read(path: Path) -> Pixels:
+    size = photographs.read_size(path)
+    if size is not None:
+      check(size)
+    pixels = photographs.read(path)
+    if size is None:
+      check(pixels.shape[-3:-1])
+    return pixels
 
   def compute_one(path: Path, pixels: Pixels | ImageError) -> Outcome[_Result]:
     try:
       if isinstance(pixels, ImageError):
         raise pixels
-      check_size(pixels, bytes_per_pixel=bytes_per_pixel, smallest_px=smallest_px)
       with _blaming_image(pixels):
         return pixels, compute(pixels)
     except HVSJNDError as error:
-      report_error(command, str(path), error)
+      report_error(command, path, error)
       return error
 
-  with read_ahead(photographs.paths, photographs.read) as images:
+  with read_ahead(photographs.paths, read) as images:
     yield ((path, compute_one(path, pixels)) for path, pixels in images)
 
 
-def report_error(command: str, subject: str, error: object) -> None:
-  """Prints an error on stderr, above the progress bar."""
-  tqdm.write(f"{command}: {subject}: {error}", file=sys.stderr)
+class _MemoryPlan(NamedTuple):
+  """What memory there is, and for what.
 
-
-def check_size(pixels: Pixels, *, bytes_per_pixel: int, smallest_px: int = MIN_SIDE_PX) -> None:
-  """Refuses an image that is too small, or that takes more memory than there is.
-
-  The system would end the whole run, not the image, if it ran out of memory.
-
-  Args:
-    pixels: The image, or a pair.
-    bytes_per_pixel: The memory that the command needs, for each pixel.
-    smallest_px: The shortest side that it can use.
-
-  Raises:
-    ImageError: If it does not fit.
+  Attributes:
+    fixed_bytes: The memory that is taken whatever the image.
+    bytes_per_pixel: The memory that each of its pixels takes.
+    limit: The most that may be taken.
   """
-  height, width = pixels.shape[-3:-1]
-  if min(height, width) < smallest_px:
+
+  fixed_bytes: int
+  bytes_per_pixel: int
+  limit: MemoryLimit
+
+
+def _plan_memory(memory: Memory) -> _MemoryPlan:
+  fixed, bytes_per_pixel = measure_memory(), memory.host_bytes
+  if jax.default_backend() == "cpu":
+    bytes_per_pixel += memory.device_bytes
+    fixed += math.prod(memory.window or (0,)) * windows.BYTES_PER_PIXEL
+  return _MemoryPlan(fixed, bytes_per_pixel, find_memory_limit())
+
+
+def _check_size(size: tuple[int, int], *, plan: _MemoryPlan, smallest_px: int) -> None:
+  """Refuses an image that is too small, or for which there is too little memory."""
+  height, width = size
+  if min(size) < smallest_px:
     raise ImageError(f"{width}x{height} pixels; at least {smallest_px}x{smallest_px} are needed")
-  need = height * width * bytes_per_pixel
-  memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  if jax.default_backend() == "cpu" and need > memory:
+  need = plan.fixed_bytes + height * width * plan.bytes_per_pixel
+  if need > plan.limit.size:
     raise ImageError(
-      f"{width}x{height} pixels need about {need / 1e9:.0f} GB of memory, and this machine "
-      f"has {memory / 1e9:.0f} GB; reduce the image"
+      f"{width}x{height} pixels need about {need / 1e9:.1f} GB of memory, and {plan.limit.source} "
+      f"{plan.limit.size / 1e9:.1f} GB; reduce the image"
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.cli.photographs import find_photographs
+from hvsjnd_jax.cli.photographs import describe_no_image, find_files
 from hvsjnd_jax.data.images import ImageError, read_image
 from hvsjnd_jax.ops.types import PixelPair
 
@@ -56,7 +56,7 @@ def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = Non
     UsageError: If either does not exist or holds no image, if one is a file and the other a
       folder, or if no names agree.
   """
-  sides = [find_photographs([path], leave_out=leave_out).paths for path in (distorted, reference)]
+  sides = [_find_side(path, leave_out) for path in (distorted, reference)]
   if distorted.is_dir() != reference.is_dir():
     raise UsageError(f"{distorted} and {reference}: expected two files or two folders")
   if not distorted.is_dir():
@@ -73,6 +73,13 @@ def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = Non
   if not names:
     raise UsageError(f"{distorted} and {reference}: no image has the same name in both folders")
   return Pairs({file: theirs[name][0] for file, name in names.items()}, names, unmatched)
+
+
+def _find_side(path: Path, leave_out: Path | None) -> list[Path]:
+  files = find_files([path], leave_out=leave_out)
+  if not files:
+    raise describe_no_image([path])
+  return files
 
 
 def _group_by_name(folder: Path, files: list[Path]) -> dict[Path, list[Path]]:

@@ -3,7 +3,8 @@
 The first line holds the run's settings, each other one a record: an image's path, and its
 scores or, under "error", why it has none. Of many processes the first one adds its lines to FILE
 itself, the others add theirs to FILE.part1, FILE.part2 and so on beside it. When a run begins
-and when it ends, the first process makes one file of them all.
+and when it ends, the first process makes one file of them all. `attempts` describes what else is
+beside it.
 """
 
 import json
@@ -11,10 +12,17 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 
+from hvsjnd_jax.cli.attempts import (
+  MOST_KILLED,
+  Attempts,
+  count_killed,
+  read_killed,
+  write_killed,
+)
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import writing
 from hvsjnd_jax.data.atomic import whole_file
@@ -29,19 +37,37 @@ _PREPARED = "the file is prepared"
 
 _DONE = "every image is done"
 
+_OTHERS_DONE = "every image is done that has not killed a run"
+
+
+class Beginning(NamedTuple):
+  """Where a run stands when it begins.
+
+  Attributes:
+    settings: Its settings.
+    done: The records that need not be made again, those without errors, by path.
+    killed: How many runs each image killed, by path, of those that killed one.
+  """
+
+  settings: Settings
+  done: dict[str, Record]
+  killed: dict[str, int]
+
 
 def begin(
-  file: Path, saved: Mapping[str, str | None], settle: Callable[[Settings], Settings]
-) -> tuple[Settings, dict[str, Record]]:
+  file: Path,
+  saved: Mapping[str, str | None],
+  settle: Callable[[Settings], Settings],
+  *,
+  retry: bool = False,
+) -> Beginning:
   """Prepares the file for a run, new or resumed. All processes must call it.
 
   Args:
     file: The file, in a folder that all processes see.
     saved: Where each image's pictures go, by its path; None where none are saved.
     settle: Returns the run's settings, given those in the file, or {} where there are none.
-
-  Returns:
-    The settings; and by path the records that need not be made again, those without errors.
+    retry: Whether images that killed too many runs are tried again.
 
   Raises:
     UsageError: If the file cannot be written, or holds no records, other settings, or images
@@ -56,9 +82,20 @@ def begin(
   done = {path: record for path, record in records.items() if "error" not in record}
   _check_images(file, done, saved)
   if first:
+    _count_killed(file, done, records, retry=retry)
     _write(file, settings, done.values())
     barrier(_PREPARED)
-  return settings, done
+  killed = {path: count for path, count in read_killed(file).items() if path in saved}
+  return Beginning(settings, done, killed)
+
+
+def _count_killed(
+  file: Path, done: Mapping[str, Record], records: Mapping[str, Record], *, retry: bool
+) -> None:
+  with writing(file):
+    killed = count_killed(file, done, records)
+    if retry:
+      write_killed(file, dict.fromkeys(killed, MOST_KILLED - 1))
 
 
 def _check_images(file: Path, done: Mapping[str, Record], saved: Mapping[str, str | None]) -> None:
@@ -74,6 +111,14 @@ def _check_images(file: Path, done: Mapping[str, Record], saved: Mapping[str, st
         f"{file}: pictures of {path}: written to {record.get('saved')}, not {saved[path]}; give "
         "the same --save and images, or another file"
       )
+
+
+def wait_for_others() -> None:
+  """Waits until every process has done its images but for those that killed a run.
+
+  The first process tries these alone: if it is killed, no other one has an image under way.
+  """
+  barrier(_OTHERS_DONE)
 
 
 def gather(file: Path, paths: Sequence[str]) -> dict[str, Record] | None:
@@ -96,11 +141,14 @@ def gather(file: Path, paths: Sequence[str]) -> dict[str, Record] | None:
       "must lie in a folder that all processes see"
     )
   _write(file, settings, [records[path] for path in paths])
+  with writing(file):  # those that were tried did not kill this run
+    killed = read_killed(file)
+    write_killed(file, {path: n for path, n in killed.items() if n >= MOST_KILLED})
   return records
 
 
 class RecordWriter:
-  """Adds records to the file, or to this process's part of it.
+  """Adds records to the file, or to this process's part of it, and notes what is tried.
 
   Args:
     file: The file that `begin` prepared.
@@ -111,6 +159,7 @@ class RecordWriter:
   """
 
   def __init__(self, file: Path, settings: Settings):
+    self._attempts = Attempts(file)
     if jax.process_index():
       file = file.with_name(f"{file.name}.part{jax.process_index()}")
       _write(file, settings, [])
@@ -123,6 +172,12 @@ class RecordWriter:
 
   def __exit__(self, *_: object) -> None:
     self._lines.close()
+    self._attempts.end()
+
+  def note(self, path: Path) -> None:
+    """Notes that an image is tried, before it is read; see `attempts`."""
+    with writing(self._file):
+      self._attempts.note(path)
 
   def add(self, record: Record) -> None:
     """Adds a record at once: it is there even if the process is killed the next moment."""

@@ -22,12 +22,23 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     action="extend",
     metavar="FILE|DIR",
-    help="images, and folders to search for images (default: four photographs of scikit-image)",
+    help="images, videos, and folders to search for images; quoted patterns such as 'a/**/*.png'; "
+    "- for a list on standard input (default: four photographs of scikit-image)",
   )
   parser.add_argument(
     "--seed", type=_parse_seed, default=0, metavar="S", help="seed of the noise (default: 0)"
   )
-  parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
+  add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+  """Adds the option of every command that writes a report."""
+  parser.add_argument(
+    "--json",
+    type=Path,
+    metavar="FILE",
+    help="write all results as JSON; - is standard output, and all else then goes to stderr",
+  )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

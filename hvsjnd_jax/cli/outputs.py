@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.cli.command import STDOUT, UsageError, print_report
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import place
 
@@ -31,29 +31,36 @@ def check_output(option: str, file: Path | None, *, inputs: Sequence[Path] = ())
 
   Args:
     option: The option that names it.
-    file: The file; None where the option was not given.
+    file: The file; None where the option was not given. --json may be "-", which is stdout.
     inputs: The command's images, which no result may replace.
 
   Raises:
     UsageError: If it is a folder, lies in one that cannot be made or is read-only, or is one
       of the inputs.
   """
-  if file is None:
+  if file is None or (option == "--json" and file == STDOUT):
     return
-  if file.exists() and place(file) in map(place, inputs):
-    raise UsageError(f"{option} {file}: one of the images; choose another file")
+  if file == STDOUT:
+    raise UsageError(f"{option} -: expected a name; only --json can go to standard output")
   if file.is_dir():
     raise UsageError(f"{option} {file}: a folder; expected the name of a file")
+  # What holds an image, and is no folder, is the video that it is a frame of.
+  taken = (place(path) for image in inputs for path in (image, image.parent))
+  if file.exists() and place(file) in taken:
+    raise UsageError(f"{option} {file}: one of the images; choose another file")
   if file.is_file() or not file.exists():  # /dev/stdout needs no folder
     make_folder(file.parent)
 
 
 def write_json(file: Path, report: dict[str, Any]) -> None:
-  """Writes a command's report: the whole file or none of it.
+  """Writes a command's report: the whole file or none of it; "-" is stdout.
 
   Raises:
     UsageError: If it cannot be written.
   """
+  if file == STDOUT:
+    print_report(json.dumps(report, indent=2))
+    return
   with writing(file), whole_file(file) as partial:
     partial.write_text(json.dumps(report, indent=2) + "\n")
 

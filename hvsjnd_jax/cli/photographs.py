@@ -1,13 +1,18 @@
 """Finds a command's photographs, and plans the window that they are computed through."""
 
+import glob
 import logging
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.data.images import EXTENSIONS, find_images, read_image, read_size
+from hvsjnd_jax.data.video import EXTENSIONS as VIDEO_EXTENSIONS
+from hvsjnd_jax.data.video import Video
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from hvsjnd_jax.ops.types import Pixels
@@ -36,23 +41,86 @@ def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None)
   Prints how many files were passed over.
 
   Args:
-    paths: Images and folders.
+    paths: Images, videos and folders; patterns of these, as a shell would expand them; and "-",
+      which stands for a list of them on stdin.
     leave_out: A folder that is not searched.
 
   Raises:
     UsageError: If a path does not exist, or there is no image.
+    VideoError: If a video cannot be read.
   """
-  paths = paths or _locate_samples()
+  named = list(_expand(paths)) if paths else _locate_samples()
+  videos = {path: None for path in named if _is_video(path)}
+  files = find_files([path for path in named if path not in videos], leave_out=leave_out)
+  if not files and not videos:
+    raise describe_no_image(named)
+  return _add_frames(Photographs(files), {path: Video(path) for path in videos})
+
+
+def find_files(paths: list[Path], *, leave_out: Path | None = None) -> list[Path]:
+  """Finds the image files among paths and under folders, and prints how many were passed over.
+
+  Raises:
+    UsageError: If a path does not exist.
+  """
   try:
     files, skipped = find_images(paths, leave_out=leave_out)
   except FileNotFoundError as error:
     raise UsageError(str(error)) from None
   if skipped:
     print(f"Files skipped, having no image's extension: {skipped}")
-  if not files:
-    where = ", ".join(map(str, paths))
-    raise UsageError(f"no image under {where}: looked for {' '.join(sorted(EXTENSIONS))}")
-  return Photographs(files)
+  return files
+
+
+def describe_no_image(paths: list[Path]) -> UsageError:
+  """Makes the error of a search that found nothing."""
+  where = ", ".join(map(str, paths))
+  return UsageError(f"no image under {where}: looked for {' '.join(sorted(EXTENSIONS))}")
+
+
+def _expand(paths: list[Path]) -> Iterator[Path]:
+  """Replaces "-" by the paths on stdin, and patterns by what they match, unless that is a name."""
+  for path in paths:
+    if path == Path("-"):
+      yield from _read_list()
+    elif glob.has_magic(str(path)) and not os.path.lexists(path):
+      matches = sorted(glob.glob(str(path), recursive=True))
+      if not matches:
+        raise UsageError(f"--path {path}: nothing matches")
+      yield from map(Path, matches)
+    else:
+      yield path
+
+
+def _read_list() -> list[Path]:
+  """Reads the paths on stdin: one a line, or ending in NUL as `find -print0` writes them."""
+  data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+  lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+  paths = [Path(os.fsdecode(line)) for line in lines if line]
+  if not paths:
+    raise UsageError("--path -: expected paths on standard input, one a line, got none")
+  return paths
+
+
+def _is_video(path: Path) -> bool:
+  return path.suffix.lower() in VIDEO_EXTENSIONS and os.path.isfile(path)
+
+
+def _add_frames(photographs: Photographs, videos: dict[Path, Video]) -> Photographs:
+  """Adds the videos' frames, called VIDEO/000000 and so on."""
+  if not videos:
+    return photographs
+  paths = [path / f"{i:06d}" for path, video in videos.items() for i in range(len(video))]
+
+  def read(path: Path) -> Pixels:
+    video = videos.get(path.parent)
+    return photographs.read(path) if video is None else video.read(int(path.name))
+
+  def read_size(path: Path) -> tuple[int, int] | None:
+    video = videos.get(path.parent)
+    return photographs.read_size(path) if video is None else video.size
+
+  return Photographs([*photographs.paths, *paths], read, read_size)
 
 
 def _locate_samples() -> list[Path]:
@@ -79,6 +147,11 @@ def open_dataset(name: str, split: str) -> Photographs:
 
 def plan_window(photographs: Photographs) -> windows.Window:
   """Plans one window for all these images, by the sizes that their headers give."""
+  return windows.plan_window(read_sizes(photographs))
+
+
+def read_sizes(photographs: Photographs) -> list[tuple[int, int]]:
+  """Reads the sizes that the images' headers give; if none can be read, that of a smallest one."""
   paths, _, read_size = photographs
   sizes = [size for path in paths if (size := read_size(path)) is not None]
-  return windows.plan_window(sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)])
+  return sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)]

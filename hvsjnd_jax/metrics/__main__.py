@@ -40,9 +40,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
-from hvsjnd_jax.cli.image_loop import computing, report_error
+from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
+from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
+from hvsjnd_jax.cli.options import add_json
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.data.images import write_npy, write_png
@@ -93,7 +94,7 @@ _Maps = dict[_Model, Float[np.ndarray, "h w"]]
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   args = _parse(argv)
-  return run_command("metrics", lambda: _run(args))
+  return run_command("metrics", lambda: _run(args), json=args.json)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -108,7 +109,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="M,M",
     help=f"what to report: {', '.join(METRICS)} (default: {_DEFAULT})",
   )
-  parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON")
+  add_json(parser)
   parser.add_argument(
     "--maps", type=Path, metavar="DIR", help="write maps of the visible difference to this folder"
   )
@@ -122,7 +123,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "metrics"))
   metrics = _parse_metrics(args.metrics)
   mapped = _find_mapped(args, metrics)
   pairs = find_pairs(args.distorted, args.reference, leave_out=args.maps)
@@ -173,9 +174,9 @@ def _score_all(
     return scores.select(measured, metrics), _draw_maps(distorted, reference, fitting)
 
   photographs = Photographs(list(pairs.references), pairs.read)
-  need = max(scores.bytes_per_pixel(metrics), _MAP_BYTES_PER_PIXEL if mapped else 0)
-  need += _PAIR_BYTES_PER_PIXEL
-  with computing("metrics", photographs, compute, bytes_per_pixel=need, smallest_px=1) as outcomes:
+  whole = max(scores.bytes_per_pixel(metrics), _MAP_BYTES_PER_PIXEL if mapped else 0)
+  memory = Memory(_PAIR_BYTES_PER_PIXEL, whole)
+  with computing("metrics", photographs, compute, memory=memory, smallest_px=1) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         yield {"path": str(path), "error": str(outcome)}

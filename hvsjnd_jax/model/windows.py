@@ -38,6 +38,7 @@ from hvsjnd_jax.model.priors import (
 from hvsjnd_jax.model.tiling import Inputs, Tile
 from hvsjnd_jax.ops.checks import check_images, check_rgb, check_sides
 from hvsjnd_jax.ops.types import HostImages
+from hvsjnd_jax.runtime.memory import find_memory_limit
 
 # How far a pixel of the input gradient sees: 14 pixels through each of encoder and decoder,
 # forward and back. In multiples of 8, as every window starts at a cell of the feature.
@@ -55,7 +56,7 @@ _SIDE_STEP_PX = 64
 _HOST_PIXELS = 2**20
 
 # Memory for a pixel of a window; 1000 was measured on a CPU.
-_BYTES_PER_PIXEL = 1200
+BYTES_PER_PIXEL = 1200
 
 
 class Window(NamedTuple):
@@ -85,8 +86,8 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
 
   Args:
     sizes: Height and width of each image.
-    max_pixels: Limit on the size of a window. None means a million pixels on a CPU (1 GB),
-      and on other devices what half of their memory holds.
+    max_pixels: Limit on the size of a window. None means what half of the device's memory
+      holds, and on a CPU no more than a million pixels (1 GB).
 
   Returns:
     Height and width, multiples of 64, the height no more than the width.
@@ -116,6 +117,18 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
   return Window(*(int(sides[i]) for i in np.unravel_index(best, area.shape)))
 
 
+def count_pixels(sizes: Sequence[tuple[int, int]], window: tuple[int, int]) -> int:
+  """Counts the pixels that are computed for images of these sizes through a window.
+
+  Examples:
+    >>> count_pixels([(480, 700), (700, 480)], (512, 704)) == 2 * 512 * 704
+    True
+  """
+  lengths = np.sort(np.asarray(sizes), axis=1).T
+  short, long = (_count_windows(*args) for args in zip(lengths, sorted(window), strict=True))
+  return int((short * long).sum()) * math.prod(window)
+
+
 def _count_windows(lengths: np.ndarray, side: int) -> np.ndarray:
   overlap = 2 * PRIORS_REACH_PX
   return np.maximum(1, -(-(lengths - overlap) // (side - overlap)))
@@ -125,8 +138,9 @@ def _count_pixels() -> int:
   devices = jax.local_devices()
   memory = None if devices[0].platform == "cpu" else devices[0].memory_stats()
   if memory is None:  # the devices share the host's memory, or do not tell how much they have
-    return _HOST_PIXELS // len(devices)
-  return memory["bytes_limit"] // (2 * _BYTES_PER_PIXEL)
+    pixels = min(_HOST_PIXELS, find_memory_limit().size // (2 * BYTES_PER_PIXEL))
+    return max(pixels // len(devices), (2 * _SIDE_STEP_PX) ** 2)
+  return memory["bytes_limit"] // (2 * BYTES_PER_PIXEL)
 
 
 def check_window(window: tuple[int, int]) -> Window:

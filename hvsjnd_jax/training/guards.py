@@ -1,7 +1,6 @@
 """Refuses runs that must not start or go on."""
 
 import dataclasses
-import fcntl
 import json
 import zlib
 from pathlib import Path
@@ -117,6 +116,8 @@ def check_finite(means: RunningMeans, photos: PhotoSource, checkpoints: Checkpoi
 
 def hold_folder(folder: Path) -> TextIO:
   """Keeps other runs out of a stage's folder, until the file is closed or the process ends."""
+  import fcntl  # Windows has none
+
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")

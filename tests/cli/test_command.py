@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +51,29 @@ def test_error_is_one_line_and_a_status(
 
 def test_status_is_what_the_command_says():
   assert run_command("eval", lambda: 1) == 1
+
+
+def test_windows_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+  monkeypatch.setattr(sys, "platform", "win32")
+  assert run_command("eval", lambda: 0) == 2
+  assert capsys.readouterr().err == "eval: runs on Linux and macOS; on Windows, run it in WSL\n"
+
+
+def test_sigterm_ends_in_order(capsys: pytest.CaptureFixture[str]):
+  tidied = []
+
+  def run() -> int:
+    try:
+      os.kill(os.getpid(), signal.SIGTERM)
+      signal.pause()
+      return 0
+    finally:
+      tidied.append(True)
+
+  assert run_command("eval", run) == 143
+  assert capsys.readouterr().err == "eval: ended by SIGTERM\n"
+  assert tidied
+  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_mistake_of_ours_is_a_traceback():

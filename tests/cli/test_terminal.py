@@ -93,3 +93,47 @@ def test_output_that_cannot_be_written(
   os.close(writer)
   _, stderr = process.communicate()
   assert (process.returncode, stderr) == wanted
+
+
+def _read_words(stdout: str) -> list[str]:
+  return [line for line in stdout.splitlines() if line.startswith(("Images Path is", "Mean over"))]
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "2>&- >&-", "<&-"])
+def test_closed_stream_changes_nothing_else(
+  photos: Path, weights_folder: Path, tmp_path: Path, closed: str
+):
+  (photos / "broken.png").touch()
+  line = f"exec {sys.executable} -m hvsjnd_jax.eval --path photos --model {weights_folder}"
+  done = subprocess.run(
+    ["sh", "-c", f"{line} --save out --json out.json {closed}"],
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1
+  assert len(_read_words(done.stdout)) == (0 if closed.endswith(" >&-") or closed == ">&-" else 4)
+  assert done.stderr.count("\n") == (0 if "2>&-" in closed else 2)
+  assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 3
+  assert len(list((tmp_path / "out").rglob("*.png"))) == 12
+
+
+def test_report_on_stdout_stands_alone(
+  run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  assert run("--path", photos, "--json", "-") == 0
+  stdout, stderr = capsys.readouterr()
+  assert len(json.loads(stdout)["images"]) == 3
+  assert len(_read_words(stderr)) == 4
+  assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--save"])
+def test_stdout_is_for_the_report_alone(
+  run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str], option: str
+):
+  assert run("--path", photos, option, "-") == 2
+  assert capsys.readouterr().err == (
+    f"eval: {option} -: expected a name; only --json can go to standard output\n"
+  )
