@@ -14,6 +14,7 @@ from hvsjnd_jax.runtime.sharding import make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.guards import check_batch, hold_folder
+from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.metric_writer import MetricWriter
 from hvsjnd_jax.training.preemption import Preemption
 from hvsjnd_jax.training.resume import find_start
@@ -21,6 +22,7 @@ from hvsjnd_jax.training.stage_run import Report, StageRun
 from hvsjnd_jax.training.workdir import hash_backbones, write_settings
 
 
+@fixed_jax_settings()
 def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   """Trains the stages of a config; each goes on from its newest checkpoint if it has one.
 
