@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
@@ -26,6 +27,9 @@ class JNDModel(nnx.Module):
     dtype: What the layers compute in, such as bfloat16; None means float32, as the weights.
     rngs: Source of the initial weights.
 
+  Raises:
+    ValueError: If `dtype` is no type of floats of 16 bits or more.
+
   Examples:
     >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load()))
     1811622
@@ -39,6 +43,7 @@ class JNDModel(nnx.Module):
     dtype: Dtype | None = None,
     rngs: nnx.Rngs,
   ):
+    _check_dtype(dtype)
     self.hvs_sd = HVSSD(dtype=dtype, rngs=rngs)
     self.generator = JNDGenerator(dtype=dtype, rngs=rngs)
     self.resolution: Resolution = resolution
@@ -68,6 +73,18 @@ def _check_option(name: str, value: str, option: Any) -> None:
   known = get_args(option)
   if value not in known:
     raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+
+
+def _check_dtype(dtype: Dtype | None) -> None:
+  known = ("float32", "bfloat16", "float16")
+  if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+    known += ("float64",)
+  try:
+    name = "float32" if dtype is None else jnp.dtype(dtype).name
+  except TypeError:
+    name = str(dtype)
+  if name not in known:
+    raise ValueError(f"dtype must be one of {', '.join(known)} or None; got {name!r}")
 
 
 class Analysis(NamedTuple):
