@@ -49,8 +49,8 @@ def ssim(distorted: Images, reference: Images, *, variant: SSIMVariant = "refere
       negatively, as a photograph and its negative.
 
   Returns:
-    Scores, [B], in [0, 1], or [-1, 1] for "wang2004". In float32 they are good to about 1e-5, since variances are differences
-    of squares.
+    Scores, [B], in [0, 1], or [-1, 1] for "wang2004". In float32 they are good to about 1e-5,
+    since variances are differences of squares.
 
   Raises:
     TypeError, ValueError: As `psnr`; ValueError also for an unknown variant.
