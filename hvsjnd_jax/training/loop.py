@@ -27,7 +27,8 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   """Trains the stages of a config; each goes on from its newest checkpoint if it has one.
 
   Resuming is exact: on as many devices, a run that was killed ends with the bits of one
-  that was not. On another number of devices or processes it goes on with the same crops
+  that was not, also where the environment now sets JAX_ENABLE_X64 or the like (see
+  `jax_settings`). On another number of devices or processes it goes on with the same crops
   and noise, and differs by rounding.
 
   Args:

@@ -253,9 +253,7 @@ def test_doubles_of_earlier_versions_are_rounded(
   flip_bit(tmp_path / "1")
   with (
     Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(
-      CheckpointError, match=r"\['kernel'\] is not what was saved: its SHA-256 differs"
-    ),
+    pytest.raises(CheckpointError, match="/1 cannot be restored: params"),
   ):
     checkpoints.restore(1, params=like)
 
