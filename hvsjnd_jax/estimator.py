@@ -8,6 +8,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from hvsjnd_jax.model import priors, windows
 from hvsjnd_jax.model.hvs_sd import HVSSD
@@ -62,6 +64,7 @@ def estimate(
     >>> estimate(hvsjnd_jax.load(), jnp.zeros((1, 16, 16, 3))).shape
     (1, 16, 16, 3)
   """
+  images = _fetch(images) if window else images
   check_images("estimate", images, smallest_px=MIN_SIDE_PX, half=True)
   return _analyze(model, images, resolution, attention_layer, window).jnd
 
@@ -86,8 +89,15 @@ def analyze(
     >>> analysis.jnd.shape, analysis.priors.attention.shape
     ((1, 16, 16, 3), (1, 16, 16, 1))
   """
+  images = _fetch(images) if window else images
   check_images("analyze", images, smallest_px=MIN_SIDE_PX, half=True)
   return _analyze(model, images, resolution, attention_layer, window)
+
+
+def _fetch(images: RGBImagesLike) -> RGBImagesLike:
+  """Copies a device's array to the host, where images of any size are checked without a compile."""
+  is_on_device = isinstance(images, jax.Array) and not isinstance(images, Tracer)
+  return np.asarray(images) if is_on_device else images
 
 
 def _analyze(
@@ -103,8 +113,8 @@ def _analyze(
   maps = windows.analyze(
     model, images, window=window, resolution=resolution, attention_layer=attention_layer
   )
-  jnd = jnp.asarray(maps.jnd)
-  return Analysis(jnd, maps.priors and Priors(*map(jnp.asarray, maps.priors)))
+  jnd, seen = jax.device_put(maps)  # jnp.asarray would compile for every size
+  return Analysis(jnd, None if seen is None else Priors(*seen))
 
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention_layer"))

@@ -34,7 +34,8 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     >>> jnp.unique(random_signs(jax.random.key(0), (8, 8))).tolist()
     [-1.0, 1.0]
   """
-  return jnp.where(jax.random.uniform(key, shape) >= 0.5, 1.0, -1.0)
+  # In float64, to which JAX_ENABLE_X64 would change it, the same key would draw other signs.
+  return jnp.where(jax.random.uniform(key, shape, jnp.float32) >= 0.5, 1.0, -1.0)
 
 
 def draw_signs(
@@ -108,6 +109,8 @@ def inject(
       f"inject: expected signs {images.shape[1:3]} or {images.shape[:3]}, or one of these with a "
       f"last axis of 3, got {signs.shape}"
     )
+  if signs.ndim < images.ndim:
+    signs = signs[None]
   return (images + lmbda * signs * jnd).clip(0, 1)
 
 

@@ -45,6 +45,16 @@ def test_load_gives_what_was_saved(folder: Path, model: JNDModel):
   assert weights.load(str(folder)).resolution == model.resolution
 
 
+@pytest.mark.parametrize(
+  "dtype", ["int8", bool, np.complex64, "float8_e4m3fn", "float64", "half-baked", 3]
+)
+def test_type_that_layers_cannot_compute_in_is_named(folder: Path, dtype: Any):
+  with pytest.raises(
+    ValueError, match=r"^dtype must be one of float32, bfloat16, float16 or None; got '[^\n]*'$"
+  ):
+    weights.load(folder, dtype=dtype)
+
+
 @pytest.mark.usefixtures("x64")
 def test_weights_stay_float32_in_a_float64_program(folder: Path):
   assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(weights.load(folder)))} == {

@@ -64,7 +64,7 @@ def _critical_image(luma: Planes) -> Planes:
   # Rounding chooses the basis of the directions in which blocks do not vary: together they make
   # one component, the last.
   varies = values > 8 * jnp.finfo(luma.dtype).eps * total
-  order = jnp.arange(1, _BLOCK_PX**2 + 1, dtype=luma.dtype)
+  order = jnp.arange(1, _BLOCK_PX**2 + 1, dtype=luma.dtype)[None]
   last = varies.sum(axis=-1, keepdims=True).astype(luma.dtype) + 1
   constant = jnp.where(varies, 0, energy).sum(axis=-1, keepdims=True)
   energy = jnp.where(varies, energy, jnp.where(order == last, constant, 0))

@@ -67,7 +67,8 @@ class VGG16(nnx.Module):
       Five stages of 64, 128, 256, 512 and 512 channels, >= 0, each half the size of the
       one before, rounded up.
     """
-    hidden = (images - jnp.asarray(_MEAN, images.dtype)) / jnp.asarray(_DEVIATION, images.dtype)
+    mean, deviation = (_expand(jnp.asarray(values), images) for values in (_MEAN, _DEVIATION))
+    hidden = (images - mean) / deviation
     stages = []
     for i, block in enumerate(self.blocks):
       if i > 0:
@@ -187,7 +188,7 @@ class _Conv(nnx.Module):
       [(margin, margin)] * 2,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
+    return outputs if self.bias is None else outputs + _expand(self.bias[...], outputs)
 
 
 class _BatchNorm(nnx.Module):
@@ -202,7 +203,7 @@ class _BatchNorm(nnx.Module):
   def __call__(self, inputs: Features) -> Features:
     factor = self.scale[...] * lax.rsqrt(self.var[...] + _NORM_FLOOR)
     offset = self.bias[...] - self.mean[...] * factor
-    return inputs * factor.astype(inputs.dtype) + offset.astype(inputs.dtype)
+    return inputs * _expand(factor, inputs) + _expand(offset, inputs)
 
 
 class _Block(nnx.Module):
@@ -235,7 +236,13 @@ class _Dense(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(outputs))
 
   def __call__(self, inputs: Float[Array, "b i"]) -> Float[Array, "b o"]:
-    return inputs @ self.kernel[...].astype(inputs.dtype) + self.bias[...].astype(inputs.dtype)
+    outputs = inputs @ self.kernel[...].astype(inputs.dtype)
+    return outputs + _expand(self.bias[...], outputs)
+
+
+def _expand(values: Float[Array, " c"], features: Features) -> Array:
+  """Gives a value of each channel the type and the number of axes that the features have."""
+  return lax.broadcast_to_rank(values.astype(features.dtype), features.ndim)
 
 
 def _he_normal(rngs: nnx.Rngs, shape: Sequence[int]) -> Array:

@@ -122,8 +122,9 @@ def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
   real, imaginary = spectrum.real, spectrum.imag
   # The filtered image's real and imaginary parts, [B, orientation, scale, H, W]. The latter is
   # the real part of -i times what the filter's odd half gives.
-  even = jnp.fft.irfft2(lax.complex(real * bank.even, imaginary * bank.even), s=(h, w))
-  odd = jnp.fft.irfft2(lax.complex(imaginary * bank.odd, -real * bank.odd), s=(h, w))
+  even_half, odd_half = bank.even[None], bank.odd[None]
+  even = jnp.fft.irfft2(lax.complex(real * even_half, imaginary * even_half), s=(h, w))
+  odd = jnp.fft.irfft2(lax.complex(imaginary * odd_half, -real * odd_half), s=(h, w))
   squared = even**2 + odd**2 + floor
   amplitude = jnp.sqrt(squared)
 
@@ -137,7 +138,7 @@ def _phase_congruency(luma: Planes, *, floor: float) -> Planes:
 
   # The threshold is for white noise, of the median power at the finest scale.
   power = _lower_median(squared[:, :, 0].reshape(*squared.shape[:2], -1)) / math.log(2)
-  tau = jnp.sqrt(power * bank.noise_energy / 2 + 1e-12)
+  tau = jnp.sqrt(power * bank.noise_energy[None] / 2 + 1e-12)
   spread = jnp.sqrt((2 - math.pi / 2) * tau**2 + 1e-12)
   threshold = (tau * math.sqrt(math.pi / 2) + _NOISE_SIGMAS * spread) / 1.7
   energy = jax.nn.relu(energy - threshold[:, :, None, None])

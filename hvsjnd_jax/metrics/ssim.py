@@ -1,6 +1,6 @@
 """Structural similarity, at one scale and at five. Images are float in [0, 1], NHWC."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from hvsjnd_jax.metrics._pairs import check_pair, to_planes
 from hvsjnd_jax.ops import filters
 from hvsjnd_jax.ops.types import Images, Planes, Scores
+
+SSIMVariant = Literal["reference", "wang2004"]
 
 MSSSIMVariant = Literal["wang2003", "reference"]
 
@@ -28,13 +30,14 @@ SSIM_SMALLEST_PX = _WINDOW_PX
 MS_SSIM_SMALLEST_PX = (_WINDOW_PX - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
 
 
-def ssim(distorted: Images, reference: Images) -> Scores:
+def ssim(distorted: Images, reference: Images, *, variant: SSIMVariant = "reference") -> Scores:
   """Structural similarity; higher is better, 1 for equal images.
 
   The score is the mean of l · c over pixels and channels, where
 
     l = (2 m_d m_r + C1) / (m_d² + m_r² + C1)
-    c = max(0, (2 s_dr + C2) / (s_d² + s_r² + C2))
+    c = (2 s_dr + C2) / (s_d² + s_r² + C2)    "wang2004"
+    c = max(0, the same)                      "reference", as in the published JND code
 
   with means m, variances s² and covariance s_dr under a Gaussian window of 11x11 pixels and sigma
   1.5, which stays inside the image; C1 = 0.01², C2 = 0.03².
@@ -42,19 +45,21 @@ def ssim(distorted: Images, reference: Images) -> Scores:
   Args:
     distorted: Images in [0, 1], [B, H, W, C], with sides of at least 11 pixels.
     reference: Originals, same shape.
+    variant: Which formula to use. They differ only where the two images are correlated
+      negatively, as a photograph and its negative.
 
   Returns:
-    Scores in [0, 1], [B]. In float32 they are good to about 1e-5, since variances are differences
-    of squares.
+    Scores, [B], in [0, 1], or [-1, 1] for "wang2004". In float32 they are good to about 1e-5,
+    since variances are differences of squares.
 
   Raises:
-    TypeError, ValueError: As `psnr`.
+    TypeError, ValueError: As `psnr`; ValueError also for an unknown variant.
 
   Source: Wang et al., "Image quality assessment: from error visibility to structural
   similarity", 2004. Deviations, as in the published JND code: the score is of R, G and B, not of
-  luma (for luma, pass it as [B, H, W, 1]), and c is clipped at 0. Images are not downsampled:
-  implementations that first do so to about 256 pixels, as the authors advise, give other scores
-  from 384 pixels on.
+  luma (for luma, pass it as [B, H, W, 1]), and by default c is clipped at 0. Images are not
+  downsampled: implementations that first do so to about 256 pixels, as the authors advise, give
+  other scores from 384 pixels on.
 
   Examples:
     >>> image = jnp.full((1, 16, 16, 3), 0.5)
@@ -62,9 +67,12 @@ def ssim(distorted: Images, reference: Images) -> Scores:
     1.0
   """
   distorted, reference = check_pair("ssim", distorted, reference, smallest_px=SSIM_SMALLEST_PX)
+  _check_variant("ssim", variant, SSIMVariant)
   b = len(distorted)
   luminance, contrast = _terms(to_planes(distorted), to_planes(reference))
-  return (luminance * jax.nn.relu(contrast)).reshape(b, -1).mean(axis=-1)
+  if variant == "reference":
+    contrast = jax.nn.relu(contrast)
+  return (luminance * contrast).reshape(b, -1).mean(axis=-1)
 
 
 def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "wang2003") -> Scores:
@@ -104,8 +112,7 @@ def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "w
   distorted, reference = check_pair(
     "ms_ssim", distorted, reference, smallest_px=MS_SSIM_SMALLEST_PX
   )
-  if variant not in ("wang2003", "reference"):
-    raise ValueError(f"ms_ssim: expected variant wang2003 or reference, got {variant}")
+  _check_variant("ms_ssim", variant, MSSSIMVariant)
   b, _, _, c = distorted.shape
   d, r = to_planes(distorted), to_planes(reference)
   last = len(_MS_WEIGHTS) - 1
@@ -123,6 +130,12 @@ def ms_ssim(distorted: Images, reference: Images, *, variant: MSSSIMVariant = "w
       term = term.mean(axis=-1, keepdims=True)
     score = score * jnp.maximum(term, _MS_FLOOR) ** weight
   return score.mean(axis=-1)
+
+
+def _check_variant(function: str, variant: str, variants: Any) -> None:
+  known = get_args(variants)
+  if variant not in known:
+    raise ValueError(f"{function}: expected variant {' or '.join(known)}, got {variant}")
 
 
 def _terms(distorted: Planes, reference: Planes) -> tuple[Planes, Planes]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
+from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.model.extents import Extent, mask_outside, shrink_extent
@@ -82,10 +83,13 @@ class _Bijection(nnx.Module):
     self.a = None if last else draw()
 
   def __call__(self, values: Features) -> Features:
-    values = values * jax.nn.softplus(self.h[...]) + self.b[...]
+    def expand(channels: Array) -> Array:
+      return lax.broadcast_to_rank(channels, values.ndim)
+
+    scaled = values * expand(jax.nn.softplus(self.h[...])) + expand(self.b[...])
     if self.a is None:
-      return jax.nn.sigmoid(values)
-    return values + jnp.tanh(values) * jnp.tanh(self.a[...])
+      return jax.nn.sigmoid(scaled)
+    return scaled + jnp.tanh(scaled) * expand(jnp.tanh(self.a[...]))
 
 
 class BitEstimator(nnx.Module):

@@ -41,7 +41,7 @@ class JNDModel(nnx.Module):
 
   Raises:
     ValueError: If the published generator is to do without HVS-SD, or is given a width; if
-      "fine" is not.
+      "fine" is not; or if `dtype` is no type of floats of 16 bits or more.
 
   Examples:
     >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load("paper")))
@@ -59,6 +59,7 @@ class JNDModel(nnx.Module):
     dtype: Dtype | None = None,
     rngs: nnx.Rngs,
   ):
+    _check_dtype(dtype)
     if (resolution == "fine") == (generator_channels is None):
       raise ValueError(
         "JNDModel: expected generator_channels for 'fine' maps alone; got "
@@ -121,6 +122,18 @@ class JNDModel(nnx.Module):
     if self.hvs_sd is None:
       raise ValueError(f"{caller}: these weights have no HVS-SD; load others, such as 'default'")
     return self.hvs_sd
+
+
+def _check_dtype(dtype: Dtype | None) -> None:
+  known = ("float32", "bfloat16", "float16")
+  if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+    known += ("float64",)
+  try:
+    name = "float32" if dtype is None else jnp.dtype(dtype).name
+  except TypeError:
+    name = str(dtype)
+  if name not in known:
+    raise ValueError(f"dtype must be one of {', '.join(known)} or None; got {name!r}")
 
 
 class Analysis(NamedTuple):

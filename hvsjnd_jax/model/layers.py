@@ -95,7 +95,7 @@ def _scale_by_energy(inputs: Images, gamma: Array, beta: Array, exponent: float)
 
 
 def _scale_forward(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Any:
-  energy = jnp.square(inputs) @ gamma + beta
+  energy = jnp.square(inputs) @ gamma + lax.broadcast_to_rank(beta, inputs.ndim)
   gain = jnp.sqrt(energy) if exponent > 0 else lax.rsqrt(energy)
   return inputs * gain, (inputs, gamma, gain)
 
@@ -198,6 +198,10 @@ upsampling_conv.defvjp(
 )
 
 
+def _add_bias(outputs: Images, bias: Float[Array, " c"]) -> Images:
+  return outputs + lax.broadcast_to_rank(bias.astype(outputs.dtype), outputs.ndim)
+
+
 def _xavier_normal(rngs: nnx.Rngs, shape: tuple[int, ...], *, gain: float) -> Array:
   """Draws from a normal of deviation gain·sqrt(2 / (fan_in + fan_out)), with PyTorch's fans."""
   *window, inputs, outputs = shape
@@ -230,7 +234,7 @@ class DownsamplingConv(nnx.Module):
 
   def __call__(self, inputs: Images) -> Images:
     outputs = downsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
-    return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
+    return outputs if self.bias is None else _add_bias(outputs, self.bias[...])
 
 
 class UpsamplingConv(nnx.Module):
@@ -248,7 +252,7 @@ class UpsamplingConv(nnx.Module):
 
   def __call__(self, inputs: Images) -> Images:
     outputs = upsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
-    return outputs + self.bias[...].astype(inputs.dtype)
+    return _add_bias(outputs, self.bias[...])
 
 
 class ReflectingConv(nnx.Module):
@@ -279,4 +283,4 @@ class ReflectingConv(nnx.Module):
       padded = extend_past(padded, extent, axis, step=2)
     outputs = _convolve(padded, kernel, stride=self.stride, padding=((0, 0), (0, self.stride)))
     width = -(-inputs.shape[2] // self.stride)
-    return outputs[:, :, :width] + self.bias[...].astype(inputs.dtype)
+    return _add_bias(outputs[:, :, :width], self.bias[...])

@@ -51,5 +51,6 @@ def _interpolate(maps: AnyArray, old: int, new: int) -> AnyArray:
   namespace = maps.__array_namespace__()
   unit = 2 * new
   positions = (2 * namespace.arange(new) + 1) * old - new
-  distances = abs(positions.clip(0, unit * (old - 1))[:, None] - unit * namespace.arange(old))
+  targets = unit * namespace.arange(old)[None]
+  distances = abs(positions.clip(0, unit * (old - 1))[:, None] - targets)
   return (1 - distances / unit).clip(0).astype(maps.dtype)

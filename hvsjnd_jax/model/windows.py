@@ -190,6 +190,8 @@ def analyze(
   """
   options = model.choose_options(resolution, attention_layer)
   sides = check_window(window)
+  if isinstance(images, jax.Array) and not isinstance(images, Tracer):
+    images = np.asarray(images)  # on a device, checking would compile for every size
   _check(images)
   images = np.asarray(images)
   _, height, width, _ = images.shape

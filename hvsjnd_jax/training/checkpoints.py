@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import logging
 import re
 import sys
 import time
@@ -17,6 +18,9 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import PyTree, local_copy
+from hvsjnd_jax.training import saved_types
+
+_LOG = logging.getLogger(__name__)
 
 _HASHES = "sha256"
 
@@ -101,7 +105,7 @@ class Checkpoints:
       return
     items = {name: item for name, item in items.items() if jax.tree.leaves(item)}
     saved: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    hashes = {name: _hash_leaves(item) for name, item in items.items()}
+    hashes = {name: _hash_leaves(local_copy(item)) for name, item in items.items()}
     saved |= {_HASHES: ocp.args.JsonSave(hashes), _NOTES: ocp.args.JsonSave(notes)}
     # Forced, because the caller has decided, for all processes alike, to save this step.
     try:
@@ -115,19 +119,24 @@ class Checkpoints:
   def restore(self, step: int, /, **like: PyTree) -> dict[str, PyTree]:
     """Restores the named pytrees of a step, in the structure and placement of those given.
 
+    Arrays of 64 bits, which earlier versions saved under JAX_ENABLE_X64, are rounded to the types
+    of those given, which is logged.
+
     Raises:
-      CheckpointError: If a file cannot be read, or a leaf's hash is not the one saved.
+      CheckpointError: If a file cannot be read, a leaf's hash is not the one saved, or names,
+        shapes or types are others.
     """
     filled = {name: item for name, item in like.items() if jax.tree.leaves(item)}
     with _silent_threads():
-      restored, reason = self._try_restore(step, filled)
-      if restored is not None:
-        return like | restored
-      advice = self._advise(step, filled)
+      try:
+        return like | self._restore_items(step, filled)
+      except _Fault as error:
+        fault = error.with_traceback(None)  # which would keep Orbax's reads alive
+      advice = self._advise(step, filled, fault)
       # When one read fails, Orbax abandons the others, which end a little later with errors.
       gc.collect()
       time.sleep(_DROPPED_READS_SECONDS)
-    raise CheckpointError(f"{self._folder / str(step)} cannot be restored: {reason}. {advice}")
+    raise CheckpointError(f"{self._folder / str(step)} cannot be restored: {fault}. {advice}")
 
   def read_notes(self, step: int) -> dict[str, Any]:
     """Reads the notes of a step.
@@ -136,48 +145,82 @@ class Checkpoints:
       CheckpointError: If they cannot be read.
     """
     try:
-      return self._manager.restore(
-        step, args=ocp.args.Composite(**{_NOTES: ocp.args.JsonRestore()})
-      )[_NOTES]
-    except Exception as error:
+      return self._read(step, _NOTES, ocp.args.JsonRestore())
+    except _Fault as fault:
       raise CheckpointError(
-        f"{self._folder / str(step)} cannot be restored: {_NOTES}: {_reason(error)}. "
-        f"{self._advise(step, {})}"
+        f"{self._folder / str(step)} cannot be restored: {fault}. {self._advise(step, {}, fault)}"
       ) from None
 
-  def _try_restore(
-    self, step: int, like: dict[str, PyTree]
-  ) -> tuple[dict[str, PyTree] | None, str]:
-    """Returns what was saved or, where it is damaged, None and the reason."""
-    wanted: dict[str, Any] = {
-      name: ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, item))
-      for name, item in like.items()
-    }
-    restored: dict[str, Any] = {}
+  def _restore_items(self, step: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
+    hashes = self._read(step, _HASHES, ocp.args.JsonRestore())
+    restored, was_rounded = {}, False
     # The items are restored one by one, so that the reason can name the damaged one.
-    for name, args in {_HASHES: ocp.args.JsonRestore(), **wanted}.items():
-      try:
-        found = self._manager.restore(step, args=ocp.args.Composite(**{name: args}))
-        restored[name] = found[name]
-      except Exception as error:  # Orbax raises bare Exceptions too
-        error.__traceback__ = error.__context__ = error.__cause__ = None
-        return None, f"{name}: {_reason(error)}"
-    saved = restored.pop(_HASHES)
-    for name, item in restored.items():
-      hashes = _hash_leaves(item)
-      if damaged := sorted(leaf for leaf in saved[name] if hashes.get(leaf) != saved[name][leaf]):
-        return None, f"{name}{damaged[0]} is not what was saved: its SHA-256 differs"
-    return restored, ""
+    for name, item in like.items():
+      wide = self._compare_types(step, name, item)
+      if wide is None:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, item)
+        found = self._read(step, name, ocp.args.StandardRestore(target))
+        _check_hashes(name, local_copy(found), hashes)
+      else:
+        found = self._read(step, name, ocp.args.StandardRestore(wide))
+        _check_hashes(name, found, hashes)
+        found, was_rounded = saved_types.round_to(item, found), True
+      restored[name] = found
+    if was_rounded and jax.process_index() == 0:
+      _LOG.warning(
+        "%s holds float64, as an earlier version trained under JAX_ENABLE_X64; it is rounded to "
+        "float32, in which all runs are trained now",
+        self._folder / str(step),
+      )
+    return restored
 
-  def _advise(self, step: int, like: dict[str, PyTree]) -> str:
-    """Says which older checkpoint is whole, and how to go on from it."""
-    damaged = [str(step)]
+  def _compare_types(self, step: int, name: str, like: PyTree) -> PyTree | None:
+    try:
+      return saved_types.make_wide_target(self._folder / str(step) / name, like)
+    except saved_types.OtherTypesError as error:
+      raise _Fault(f"{name}.{error}", of_another_version=True) from None
+    except Exception as error:
+      raise _Fault(f"{name}: {_reason(error)}") from None
+
+  def _read(self, step: int, name: str, args: Any) -> Any:
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
+    except Exception as error:  # Orbax raises bare Exceptions too
+      error.__traceback__ = error.__context__ = error.__cause__ = None
+      raise _Fault(f"{name}: {_reason(error)}") from None
+
+  def _advise(self, step: int, like: dict[str, PyTree], fault: "_Fault") -> str:
+    """Says how to go on, by an older checkpoint where one is whole.
+
+    A fault may lie in the disk, the network or the rights, and the checkpoint be sound: nobody is
+    told to delete it.
+    """
+    if not (self._folder / str(step)).exists():
+      return "It was removed while it was read, by a run that goes on: give the command again."
+    if fault.of_another_version:
+      return (
+        "It need not be damaged, but was saved by another version of hvsjnd_jax or of Flax: go on "
+        "with that version, or choose another --workdir."
+      )
+    faulty = [str(step)]
     for older in sorted((s for s in self._manager.all_steps() if s < step), reverse=True):
-      if self._try_restore(older, like)[0] is not None:
-        folders = " and ".join(sorted(damaged))
-        return f"That of step {older} is whole: to go on from there, delete {folders}."
-      damaged.append(str(older))
-    return "No older one is whole: choose another --workdir, or delete the stage's folder."
+      try:
+        self._read(older, _NOTES, ocp.args.JsonRestore())
+        self._restore_items(older, like)
+      except _Fault:
+        faulty.append(str(older))
+        continue
+      whole = f"That of step {older} is whole" if like else f"Step {older} has its {_NOTES}"
+      return f"{whole}: to go on from there, move {' and '.join(sorted(faulty))} elsewhere."
+    return "No older one can be restored either: choose another --workdir."
+
+
+class _Fault(Exception):  # noqa: N818
+  """Why a step cannot be restored."""
+
+  def __init__(self, reason: str, *, of_another_version: bool = False):
+    super().__init__(reason)
+    self.of_another_version = of_another_version
 
 
 @contextmanager
@@ -200,8 +243,15 @@ def silence() -> None:
   sys.unraisablehook = sys.excepthook = lambda *_: None
 
 
+def _check_hashes(name: str, item: PyTree, hashes: dict[str, Any]) -> None:
+  found, saved = _hash_leaves(item), hashes.get(name, {})
+  if differing := sorted(leaf for leaf in found if found[leaf] != saved.get(leaf)):
+    raise _Fault(f"{name}{differing[0]} is not what was saved: its SHA-256 differs")
+
+
 def _hash_leaves(tree: PyTree) -> dict[str, str]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(local_copy(tree))
+  """Returns the SHA-256 of each leaf; all leaves lie in this process."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
     for path, leaf in leaves

@@ -14,6 +14,7 @@ from hvsjnd_jax.runtime.sharding import make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.guards import check_batch, hold_folder
+from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.metric_writer import MetricWriter
 from hvsjnd_jax.training.preemption import Preemption
 from hvsjnd_jax.training.resume import find_start
@@ -21,11 +22,13 @@ from hvsjnd_jax.training.stage_run import Report, StageRun
 from hvsjnd_jax.training.workdir import hash_backbones, write_settings
 
 
+@fixed_jax_settings()
 def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   """Trains the stages of a config; each goes on from its newest checkpoint if it has one.
 
   Resuming is exact: on as many devices, a run that was killed ends with the bits of one
-  that was not. On another number of devices or processes it goes on with the same crops
+  that was not, also where the environment now sets JAX_ENABLE_X64 or the like (see
+  `jax_settings`). On another number of devices or processes it goes on with the same crops
   and noise, and differs by rounding.
 
   Args:

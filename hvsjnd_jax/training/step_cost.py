@@ -22,6 +22,7 @@ from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import REPLICATED, SHARDED, PyTree, make_mesh
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.guards import check_batch
+from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.train_state import build_model, init_state, split_model
 from hvsjnd_jax.training.train_step import make_step
 
@@ -107,6 +108,7 @@ def open_topology(name: str) -> list[jax.Device]:
   return list(topology.devices)
 
 
+@fixed_jax_settings()
 def compile_ahead(config: TrainConfig, stage: Stage, devices: list[jax.Device]) -> Cost:
   """Compiles a stage's step for devices that need not exist.
 

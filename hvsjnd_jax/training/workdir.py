@@ -19,6 +19,7 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
+from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.train_state import split_model
 
 # What a setting was called in checkpoints of earlier versions, by section.
@@ -102,6 +103,7 @@ def read_notes(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
   return notes
 
 
+@fixed_jax_settings()
 def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, Any]:
   """Fills a model with the averaged weights of a stage's newest checkpoint.
 
@@ -126,6 +128,7 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, A
     return {"steps": step, **read_notes(checkpoints, step)}
 
 
+@fixed_jax_settings()
 def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
   """Writes the averaged weights of stage 2 as a folder for `hvsjnd_jax.load`.
 

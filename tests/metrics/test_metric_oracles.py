@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.metrics import structural_similarity
 
 from hvsjnd_jax import metrics
 from hvsjnd_jax.metrics.fsim import _filter_bank, _lower_median
@@ -70,9 +71,9 @@ def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   )
 
 
-def _ssim_oracle(x: np.ndarray, y: np.ndarray) -> float:
+def _ssim_oracle(x: np.ndarray, y: np.ndarray, variant: str = "reference") -> float:
   luminance, contrast = _ssim_maps(x, y)
-  return (luminance * contrast.clip(0)).mean()
+  return (luminance * (contrast.clip(0) if variant == "reference" else contrast)).mean()
 
 
 def _ms_ssim_oracle(x: np.ndarray, y: np.ndarray, variant: str = "wang2003") -> float:
@@ -184,6 +185,11 @@ def _fsim_oracle(distorted: np.ndarray, reference: np.ndarray, *, chroma: bool =
 ORACLES = {
   "ssim": (metrics.ssim, _ssim_oracle, (31, 46)),
   "ssim, 400 pixels": (metrics.ssim, _ssim_oracle, (400, 391)),
+  "ssim, wang2004": (
+    functools.partial(metrics.ssim, variant="wang2004"),
+    functools.partial(_ssim_oracle, variant="wang2004"),
+    (31, 46),
+  ),
   "ms_ssim": (metrics.ms_ssim, _ms_ssim_oracle, (166, 171)),  # odd at some scales
   "ms_ssim, reference": (
     functools.partial(metrics.ms_ssim, variant="reference"),
@@ -220,6 +226,7 @@ def test_float64_oracle(
 
 GRADIENTS = {
   "ssim": (metrics.ssim, 13),
+  "ssim, wang2004": (functools.partial(metrics.ssim, variant="wang2004"), 13),
   "ms_ssim": (metrics.ms_ssim, 161),
   "gmsd": (metrics.gmsd, 13),
   "fsim": (metrics.fsim, 13),
@@ -262,6 +269,30 @@ def test_lower_median_and_its_gradient(size: int):
   (gradient,) = vjp(jnp.ones_like(median))
   assert ((gradient == 1).sum(axis=-1) == 1).all()
   np.testing.assert_array_equal((gradient * values).sum(axis=-1), median)
+
+
+@pytest.mark.usefixtures("x64")
+def test_ssim_of_a_negative(draw_images: Images):
+  """scikit-image gives the plain form, and the published code's ends at 0."""
+  image = np.asarray(draw_images(1, 48, 40), np.float64)
+  want = structural_similarity(
+    1 - image[0],
+    image[0],
+    gaussian_weights=True,
+    use_sample_covariance=False,
+    data_range=1.0,
+    channel_axis=-1,
+  )
+  assert want < -0.5
+  pair = jnp.asarray(1 - image), jnp.asarray(image)
+  np.testing.assert_allclose(metrics.ssim(*pair, variant="wang2004"), want, rtol=F64)
+  assert metrics.ssim(*pair)[0] == 0
+
+
+def test_ssim_variant_is_checked():
+  images = jnp.zeros((1, 16, 16, 3))
+  with pytest.raises(ValueError, match="ssim: expected variant reference or wang2004, got plain"):
+    metrics.ssim(images, images, variant="plain")  # pyright: ignore[reportArgumentType]
 
 
 def test_ms_ssim_variant_is_checked():

@@ -19,6 +19,7 @@ from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd
 from hvsjnd_jax.model.jnd_model import Analysis, JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer, Priors, forward_backward
 from hvsjnd_jax.model.windows import Window, check_window, plan_window
+from hvsjnd_jax.ops import checks
 
 DrawImages = Callable[..., jax.Array]
 
@@ -276,3 +277,34 @@ def test_inputs_are_left_as_they_were(small_model: JNDModel, draw_images: DrawIm
   before = images.copy()
   windows.analyze(small_model, images, window=WINDOW)
   np.testing.assert_array_equal(images, before)
+
+
+def test_estimates_of_many_sizes_compile_once(
+  small_model: JNDModel, monkeypatch: pytest.MonkeyPatch
+):
+  """Images and maps of a hundred sizes go to the device and back, and nothing is kept of them."""
+  # As on an accelerator, where values are checked by a reduction that compiles for each size.
+  monkeypatch.setattr(checks, "_is_on_host", lambda array: False)
+  compiled: list[str] = []
+
+  def count(event: str, duration_secs: float, **_: object) -> None:
+    del duration_secs
+    if event == COMPILES:
+      compiled.append(event)
+
+  def run(height: int, width: int) -> None:
+    image = jax.device_put(np.zeros((1, height, width, 3), np.float32))
+    analysis = hvsjnd_jax.analyze(small_model, image, window=(120, 120))
+    for leaf in jax.tree.leaves(analysis):
+      assert isinstance(leaf, jax.Array)
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  try:
+    run(8, 8)
+    compiled.clear()
+    for height in range(8, 18):
+      for width in range(20, 30):
+        run(height, width)
+    assert not compiled
+  finally:
+    jax.monitoring.unregister_event_duration_listener(count)

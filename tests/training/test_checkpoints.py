@@ -170,7 +170,8 @@ def test_damage_is_noticed_and_the_whole_checkpoint_offered(
     assert_same(checkpoints.restore(2, params=draw(0)), {"params": draw(2)})
   message = str(raised.value)
   assert re.fullmatch(
-    rf"{folder}/4 cannot be restored: .*{reason}.*\. That of step 2 is whole: .*",
+    rf"{folder}/4 cannot be restored: .*{reason}.*\. "
+    "That of step 2 is whole: to go on from there, move 4 elsewhere.",
     message,
   )
   # For a reader: no C++, and no page of it.
@@ -188,7 +189,7 @@ def test_offer_is_the_newest_whole_checkpoint(folder: Path):
   with (
     Checkpoints(folder) as checkpoints,
     pytest.raises(
-      CheckpointError, match=r"/8 cannot .* That of step 4 is whole: to go on from there"
+      CheckpointError, match=r"/8 cannot .* That of step 4 is whole: .* move 6 and 8 elsewhere\."
     ),
   ):
     checkpoints.restore(8, params=draw(0))
@@ -199,15 +200,92 @@ def test_no_whole_checkpoint_is_said(folder: Path):
     flip_bit(folder / step)
   with (
     Checkpoints(folder) as checkpoints,
-    pytest.raises(CheckpointError, match="No older one is whole: choose another"),
+    pytest.raises(CheckpointError, match="No older one can be restored either: choose another"),
   ):
     checkpoints.restore(4, params=draw(0))
 
 
-def test_offer_is_followed(folder: Path):
+def test_offer_is_followed(folder: Path, tmp_path: Path):
   flip_bit(folder / "4")
-  shutil.rmtree(folder / "4")
+  (folder / "4").rename(tmp_path / "elsewhere")
   with Checkpoints(folder) as checkpoints:
     assert checkpoints.latest_step() == 2
     checkpoints.save(4, {}, params=draw(7))
     assert_same(checkpoints.restore(4, params=draw(0)), {"params": draw(7)})
+
+
+def test_checkpoint_without_notes_is_not_offered(folder: Path):
+  flip_bit(folder / "4")
+  spoil("notes/metadata")(folder / "2")
+  with (
+    Checkpoints(folder) as checkpoints,
+    pytest.raises(CheckpointError, match="No older one can be restored either"),
+  ):
+    checkpoints.restore(4, params=draw(0))
+
+
+def test_notes_that_cannot_be_read_offer_older_ones(folder: Path):
+  spoil("notes/metadata")(folder / "4")
+  with (
+    Checkpoints(folder) as checkpoints,
+    pytest.raises(CheckpointError, match=r"notes: .*\. Step 2 has its notes: .* move 4 elsewhere"),
+  ):
+    checkpoints.read_notes(4)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_doubles_of_earlier_versions_are_rounded(
+  tmp_path: Path, caplog: pytest.LogCaptureFixture, x64: bool
+):
+  """Under JAX_ENABLE_X64, earlier versions trained in float64."""
+  kernel = np.random.default_rng(0).random((64, 64))  # does not compress, as in `draw`
+  saved = {"kernel": kernel, "count": np.asarray(3, np.int32)}
+  with jax.enable_x64(True), Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(1, {}, params=jax.tree.map(jnp.asarray, saved))
+  like = replicate({"kernel": jnp.zeros((64, 64)), "count": jnp.asarray(0, jnp.int32)}, make_mesh())
+  with jax.enable_x64(x64), Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore(1, params=like)["params"]
+  assert_same(restored, saved | {"kernel": np.float32(kernel)})
+  assert restored["kernel"].sharding == like["kernel"].sharding
+  (record,) = caplog.records
+  assert re.match(rf"{tmp_path}/1 holds float64, .* rounded to float32", record.getMessage())
+
+  flip_bit(tmp_path / "1")
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(CheckpointError, match="/1 cannot be restored: params"),
+  ):
+    checkpoints.restore(1, params=like)
+
+
+OTHERS = {
+  "shape": ({"kernel": jnp.zeros((8, 4))}, r"kernel: expected float32\[8, 4\], found .*\[64, 64\]"),
+  "type": ({"count": jnp.zeros(())}, r"count: expected float32\[\], found int32\[\]"),
+  "narrow": ({"count": jnp.zeros((), jnp.int8)}, r"count: expected int8\[\], found int32\[\]"),
+  "new name": ({"core": jnp.zeros(3)}, r"core: expected float32\[3\], found nothing"),
+  "old name": ({"half": None}, r"half\.0: expected nothing, found bfloat16\[3\]"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), OTHERS.values(), ids=OTHERS)
+def test_whole_checkpoint_of_another_version_is_not_called_damaged(
+  folder: Path, change: PyTree, reason: str
+):
+  with (
+    Checkpoints(folder) as checkpoints,
+    pytest.raises(CheckpointError) as raised,
+  ):
+    checkpoints.restore(4, params=draw(0) | change)
+  assert re.fullmatch(
+    rf"{folder}/4 cannot be restored: params\.{reason}\. It need not be damaged, but was saved by "
+    "another version .*: go on with that version, or choose another --workdir.",
+    str(raised.value),
+  )
+
+
+def test_checkpoint_that_a_run_removes_is_not_called_damaged(folder: Path):
+  with Checkpoints(folder, read_only=True) as checkpoints:
+    step = checkpoints.latest_step() or 0
+    shutil.rmtree(folder / str(step))
+    with pytest.raises(CheckpointError, match=r"removed while it was read, .*: give the command"):
+      checkpoints.restore(step, params=draw(0))

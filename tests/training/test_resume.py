@@ -1,11 +1,16 @@
 """A run that is stopped goes on exactly, or is refused."""
 
+import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from hvsjnd_jax import weights
@@ -166,3 +171,93 @@ def test_run_with_the_former_names_of_settings_goes_on(
   config.jnd.attention_layer = "feature"
   with pytest.raises(TrainError, match="attention_layer was 'reconstruction' and is 'feature'"):
     train(config, run, report=Reports())
+
+
+# What an environment may say: it changes types, random numbers, or what is an error.
+SETTINGS = {
+  "x64": lambda: jax.enable_x64(True),
+  "other generator": lambda: jax.default_prng_impl("rbg"),
+  "other stream": lambda: jax.threefry_partitionable(False),
+  "strict types": lambda: jax.numpy_dtype_promotion("strict"),
+  "strict ranks": lambda: jax.numpy_rank_promotion("raise"),
+  "no transfers": lambda: jax.transfer_guard("disallow"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_jax_change_no_bit(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path, name: str
+):
+  with SETTINGS[name]():
+    train(make_config("hvs_sd"), tmp_path, report=Reports())
+  assert_same_run(tmp_path, workdir, "hvs_sd")
+  assert read_hashes(tmp_path, "hvs_sd") == read_hashes(workdir, "hvs_sd")
+
+
+def test_run_goes_on_and_is_exported_under_x64(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  run = shutil.copytree(workdir, tmp_path / "run")
+  shutil.rmtree(run / f"jnd/checkpoints/{STEPS}")
+  reports = Reports()
+  with jax.enable_x64(True):
+    train(make_config("jnd"), run, report=reports)
+    export(run, tmp_path / "resumed")
+  assert reports == [("jnd", 3), ("jnd", 4)]
+  assert_same_run(run, workdir, "jnd")
+  assert read_hashes(run, "jnd") == read_hashes(workdir, "jnd")
+  export(workdir, tmp_path / "straight")
+  straight, resumed = (weights.read_manifest(tmp_path / name) for name in ("straight", "resumed"))
+  assert straight == resumed
+
+
+def read_hashes(workdir: Path, stage: Stage) -> dict[str, Any]:
+  """The hashes of all arrays in the last checkpoint, the optimiser's state among them."""
+  return json.loads((workdir / stage / f"checkpoints/{STEPS}/sha256/metadata").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [("0", "1"), ("1", "0")])
+def test_environment_changes_no_bit(tmp_path: Path, first: str, then: str):
+  """A run, its resumption and its export are processes of their own, as users start them."""
+  root = Path(__file__).parents[2]
+
+  def start(x64: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "hvsjnd_jax.train", *arguments]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": x64}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+  def run(x64: str, name: str) -> None:
+    start(
+      x64,
+      f"--config={root / 'configs/tiny.py'}",
+      f"--workdir={tmp_path / name}",
+      "--config.checkpoint_every_steps=2",
+      *(f"--config.{stage}.num_steps={STEPS}" for stage in ("hvs_sd", "jnd")),
+      *(f"--config.{stage}.warmup_steps=1" for stage in ("hvs_sd", "jnd")),
+      "--config.hvs_sd.crop_px=16",
+    )
+
+  run(first, "straight")
+  shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+  for stage in ("hvs_sd", "jnd"):
+    shutil.rmtree(tmp_path / "resumed" / stage / f"checkpoints/{STEPS}")
+  run(then, "resumed")
+  for name, x64 in (("straight", first), ("resumed", then)):
+    start(x64, "export", f"--workdir={tmp_path / name}", f"--out={tmp_path / name}_weights")
+  for stage in ("hvs_sd", "jnd"):
+    assert read_hashes(tmp_path / "resumed", stage) == read_hashes(tmp_path / "straight", stage)
+  straight, resumed = (
+    (tmp_path / f"{name}_weights/weights.safetensors").read_bytes()
+    for name in ("straight", "resumed")
+  )
+  assert straight == resumed
+
+
+def test_no_message_tells_to_delete():
+  """A run that seems damaged may be sound: a disk, a network or rights may be at fault."""
+  folder = Path(__file__).parents[2] / "hvsjnd_jax/training"
+  for file in folder.glob("*.py"):
+    messages = re.findall(r'f?"[^"\n]*"', file.read_text())
+    assert not [words for words in messages if "delete" in words], file.name

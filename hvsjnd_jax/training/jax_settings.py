@@ -1,0 +1,30 @@
+"""The settings of JAX that training fixes, whatever the environment says."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import jax
+
+
+@contextmanager
+def fixed_jax_settings() -> Iterator[None]:
+  """Fixes the settings that change the types or the random numbers of a run.
+
+  Otherwise a run that goes on in another shell might find other types in its checkpoints, or
+  draw other noise, and no longer end with the bits of one that was never stopped. Also fixed are
+  settings that make errors of promotions and of transfers, on which the libraries below rely. All
+  hold in this thread, for as long as the context is open, which may also be used as a decorator.
+
+  What changes rounding alone, such as JAX_DEFAULT_MATMUL_PRECISION, stays the user's choice.
+  """
+  with ExitStack() as stack:
+    for setting in (
+      jax.enable_x64(False),
+      jax.default_prng_impl("threefry2x32"),
+      jax.threefry_partitionable(True),
+      jax.numpy_dtype_promotion("standard"),
+      jax.numpy_rank_promotion("allow"),
+      jax.transfer_guard("allow"),
+    ):
+      stack.enter_context(setting)
+    yield
