@@ -28,6 +28,7 @@ def get_config() -> TrainConfig:
       peaks_weight=0.7,
       ssimulacra2_weight=1.25,
       jod_weight=0.25,
+      structure_weight=0.3,
       departure_weight=0.05,
     ),
   )

@@ -54,6 +54,7 @@ def get_config() -> TrainConfig:
       peaks_weight=0.0,
       ssimulacra2_weight=0.0,
       jod_weight=0.0,
+      structure_weight=0.0,
       departure_weight=0.0,
     ),
   )

@@ -146,7 +146,8 @@ class CellTranspose(nnx.Module):
     b, h, w, c = inputs.shape
     kernel = self.kernel[...].astype(inputs.dtype)
     outputs = kernel.shape[2]
-    taps = kernel.reshape(3, 2, 3, 2, outputs, c).transpose(0, 2, 5, 1, 3, 4)
+    # A pixel reads from the cell before it what that cell's last taps gave to it.
+    taps = kernel.reshape(3, 2, 3, 2, outputs, c)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
     cells = _convolve(inputs, taps.reshape(3, 3, c, _STRIDE**2 * outputs))
     cells = cells.reshape(b, h, w, _STRIDE, _STRIDE, outputs).swapaxes(2, 3)
     images = cells.reshape(b, _STRIDE * h, _STRIDE * w, outputs)

@@ -38,6 +38,7 @@ JNDTerm = Literal[
   "peaks",
   "ssimulacra2",
   "jod",
+  "structure",
   "departure",
   "magnitude",
   "quality",
@@ -161,6 +162,7 @@ class JNDConfig(StageConfig):
   peaks_weight: float = 0.7
   ssimulacra2_weight: float = 1.25
   jod_weight: float = 0.25
+  structure_weight: float = 0.3
   departure_weight: float = 0.05  # which holds the map near the masking threshold
   # and those of the paper.
   magnitude_weight: float = 0.0

@@ -7,6 +7,7 @@ computed in parts, on any devices, sees the same noise.
 Stage 2's objective is a weighted sum of these terms; one of weight 0 is not computed:
 
   butteraugli, peaks, ssimulacra2, jod   what three models of vision see (`vision_losses`)
+  structure    what MS-SSIM and GMSD see (`structure_loss`)
   departure    how far a "fine" map departs from the masking threshold
   magnitude    how much noise there is to be, where the map sets the amount
   quality      how far y2 is from x2
@@ -65,6 +66,7 @@ from hvsjnd_jax.training.losses import (
   ordering_loss,
   quality_loss,
   rms_magnitude_loss,
+  structure_loss,
   visibility_loss,
 )
 from hvsjnd_jax.training.released_losses import (
@@ -217,7 +219,7 @@ def jnd_objective(
     ...   return jnd_objective(model, images, keys, config=JNDConfig(quality_weight=1.0))
     >>> total, terms = jax.eval_shape(measure, hvsjnd_jax.load(), jnp.zeros((1, 168, 168, 3)))
     >>> sorted(terms)
-    ['butteraugli', 'departure', 'jod', 'peaks', 'quality', 'ssimulacra2']
+    ['butteraugli', 'departure', 'jod', 'peaks', 'quality', 'ssimulacra2', 'structure']
   """
   read_priors = _make_reader(model, config)
   clean = jax.lax.stop_gradient(read_priors(images))
@@ -227,6 +229,8 @@ def jnd_objective(
   losses: dict[str, Losses] = {}
   if any(map(config.weight, VISION_TERMS)):
     losses |= vision_losses(distorted, images)
+  if config.structure_weight:
+    losses["structure"] = structure_loss(distorted, images)
   if any(map(config.weight, _MAP_TERMS)):
     losses |= _compare_with_thresholds(images, jnd, model.level, config)
   if any(map(config.weight, HVS_SD_TERMS)):

@@ -81,5 +81,5 @@ PAPER: dict[str, Any] = {
   "quality_weight": 3.0,
   "attention_weight": 5.0,
   "visibility_weight": 7.0,
-  **dict.fromkeys([f"{term}_weight" for term in (*VISION_TERMS, "departure")], 0.0),
+  **dict.fromkeys([f"{term}_weight" for term in (*VISION_TERMS, "structure", "departure")], 0.0),
 }

@@ -26,7 +26,8 @@ def test_copies(draw_images: DrawImages):
     # All copies of an image have one PSNR; a few values at most are clipped.
     assert np.ptp(np.asarray(got)) < 0.2
     assert len({np.asarray(copy).tobytes() for copy in each}) == COPIES
-  np.testing.assert_array_equal(draw(keys[1:], images[1:]), copies[1:])
+  # The same sums for a batch of another size.
+  np.testing.assert_allclose(draw(keys[1:], images[1:]), copies[1:], atol=1e-6)
 
 
 def test_flat_and_black_images_stay_finite():

@@ -152,7 +152,7 @@ def test_vision_objective(fine_model: JNDModel, draw_images: DrawImages):
     return jax.value_and_grad(objective, has_aux=True)(generator)
 
   (total, terms), gradient = run(images, draw_keys(0, 1))
-  assert terms.keys() == {*VISION_TERMS, "departure", "quality"}
+  assert terms.keys() == {*VISION_TERMS, "structure", "departure", "quality"}
   want = sum(getattr(config, f"{name}_weight") * value for name, value in terms.items())
   np.testing.assert_allclose(total, want, rtol=SUM)
   for leaf in jax.tree.leaves(gradient):
@@ -192,7 +192,7 @@ def test_ordering_objective(small_hvs_sd: HVSSD, draw_images: DrawImages):
 
 
 def test_objective_without_hvs_sd(fast_model: JNDModel, draw_images: DrawImages):
-  weights = {f"{term}_weight": 0.0 for term in VISION_TERMS}
+  weights = {f"{term}_weight": 0.0 for term in (*VISION_TERMS, "structure")}
   config = JNDConfig(priors=False, **weights)
   total, terms = objectives.jnd_objective(
     fast_model, draw_images(1, 168, 168), draw_keys(0), config=config
