@@ -15,15 +15,15 @@ def get_config() -> TrainConfig:
     checkpoint_every_steps=500,
     jnd=JNDConfig(
       priors=True,
-      num_steps=4_000,
+      num_steps=2_000,
       # A crop that shows less of a photograph knows less of what else the noise could hide in.
-      crop_px=256,
-      batch_size=2,
+      crop_px=320,
+      batch_size=1,
       learning_rate=1e-3,  # at the end of the warm-up; it falls to a hundredth of that
       clip_norm=5.0,  # twice the usual norm
       # The exported average follows the last 500 steps: the noise's signs are drawn anew in
       # each, and each pulls the weights another way.
-      ema_decay=0.998,
+      ema_decay=0.995,
       resolution="fine",
       attention_layer="reconstruction",  # as the published code; the paper has "feature"
       generator_channels=32,
@@ -38,7 +38,7 @@ def get_config() -> TrainConfig:
       # a twentieth, and would rule the sum.
       butteraugli_weight=1.0,
       peaks_weight=0.7,
-      ssimulacra2_weight=1.25,
+      ssimulacra2_weight=1.0,
       jod_weight=0.25,
       structure_weight=0.3,
       departure_weight=0.05,

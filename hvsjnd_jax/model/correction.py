@@ -32,7 +32,7 @@ _LARGEST = 0.8
 _IMAGE_CHANNELS = 6
 
 # The unit in which the network is given thresholds, that of flat mid-gray.
-_LOG_UNIT = math.log(5 / 255)
+_LOG_UNIT = math.log(4 / 255)
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

@@ -22,28 +22,28 @@ _WINDOW_PX = 5
 
 _GRAY_LEVEL = 1 / 255
 
-_FLAT_THRESHOLD = 5 * _GRAY_LEVEL
+_FLAT_THRESHOLD = 4 * _GRAY_LEVEL
 
 _LIGHT_EXPONENT = 0.36
 
 _DARK_LIGHT = 3.3 * _GRAY_LEVEL
 
-_COLOR_EXPONENT = 1.4
+_COLOR_EXPONENT = 0.7
 
 _DARK_COLOR = 6 * _GRAY_LEVEL
 
-_DETAIL_FLOOR = 1.5 * _GRAY_LEVEL
+_DETAIL_FLOOR = 1.4 * _GRAY_LEVEL
 
-_DETAIL_RANGE = 2.7
+_DETAIL_RANGE = 3.0
 
 
 def threshold(images: RGBImagesLike) -> RGBImages:
   """Computes the amplitude of noise that contrast, luminance and detail mask in each channel.
 
-    T = sqrt(t² + s²) · ((m + d) / (1/2 + d))^(-0.36) · ((m_c + e) / (m + e))^(-1.4)
-      · exp(-2.7 tanh(z / 2))
+    T = sqrt(t² + s²) · ((m + d) / (1/2 + d))^(-0.36) · ((m_c + e) / (m + e))^(-0.7)
+      · exp(-3 tanh(z / 2))
 
-  with t = 5 gray levels, the threshold on flat mid-gray; s the standard deviation of luma, m
+  with t = 4 gray levels, the threshold on flat mid-gray; s the standard deviation of luma, m
   its mean and m_c that of the channel; d = 3.3 and e = 6 gray levels; and
   z = (x - m_c) / sqrt(s² + p²), where x is the channel's value and p = 1.5 gray levels. So
   contrast masks in proportion (Weber's law); dark regions bear more noise than bright ones, and
@@ -61,13 +61,13 @@ def threshold(images: RGBImagesLike) -> RGBImages:
     TypeError, ValueError: If the images are others (see `ops.checks`).
 
   Source: Legge & Foley, "Contrast masking in human vision", 1980, for masking by contrast; the
-  rest is ours. The constants were fitted on training photographs to the objective of the default
-  weights (`training.vision_losses`); docs/experiments.md describes the fit.
+  rest is ours. The constants were fitted to training photographs, by three models of vision
+  (`training.vision_losses`) and two measures of structure; docs/experiments.md describes the fit.
 
   Examples:
     >>> gray = jnp.full((1, 8, 8, 3), 0.5)
     >>> round(255 * float(threshold(gray).mean()), 3)
-    5.0
+    4.0
   """
   check_images("threshold", images)
   return jnp.exp(log_threshold(jnp.asarray(images)))

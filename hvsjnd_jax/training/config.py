@@ -132,11 +132,11 @@ class JNDConfig(StageConfig):
   hvs_sd: str = ""
   priors: bool = True  # False: a generator that does without HVS-SD
 
-  num_steps: int = 4_000
-  crop_px: int = 256
-  batch_size: int = 2
+  num_steps: int = 2_000
+  crop_px: int = 320
+  batch_size: int = 1
   learning_rate: float = 1e-3
-  ema_decay: float = 0.998
+  ema_decay: float = 0.995
   # The generator: "fine" is ours, the others are drawn by the published one. Written into the
   # exported weights, as the defaults of `estimate`.
   resolution: Resolution = "fine"
@@ -160,7 +160,7 @@ class JNDConfig(StageConfig):
   # Weights of the terms: those of the models of vision,
   butteraugli_weight: float = 1.0
   peaks_weight: float = 0.7
-  ssimulacra2_weight: float = 1.25
+  ssimulacra2_weight: float = 1.0
   jod_weight: float = 0.25
   structure_weight: float = 0.3
   departure_weight: float = 0.05  # which holds the map near the masking threshold

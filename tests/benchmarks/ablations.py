@@ -108,7 +108,7 @@ class PartialNetwork(CorrectionNetwork):
     given = zip(_ALL_PRIORS, priors, strict=True)
     priors = [maps if name in self._variant.priors else 0 * maps for name, maps in given]
     if not self._variant.masking:
-      flat = jnp.full_like(log_thresholds, jnp.log(5 / 255))
+      flat = jnp.full_like(log_thresholds, jnp.log(4 / 255))
       drawn = super().__call__(images, flat, priors, **options)
       # The bound of a correction is too narrow for a whole map.
       return _FREE_BOUND / 0.8 * drawn + flat - log_thresholds

@@ -88,7 +88,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("jnd.batch_size", 0),
     ("jnd.accumulation_steps", 0),
     ("jnd.accumulation_steps", 8),
-    ("jnd.warmup_steps", 4_000),  # all of them
+    ("jnd.warmup_steps", 2_000),  # all of them
     ("jnd.clip_norm", 0.0),
     ("jnd.ema_decay", 1.0),
     ("jnd.lmbda", 0.0),
