@@ -40,6 +40,7 @@ from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.cli.options import parse_level
 from hvsjnd_jax.cli.train_progress import TrainProgress
+from hvsjnd_jax.runtime.allocator import keep_freed_memory
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
 from hvsjnd_jax.training.checkpoints import CheckpointError, silence
@@ -78,6 +79,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
       _compile_ahead(load_config(args.config, overrides, photographs=False), args.topology)
     else:
       config = load_config(args.config, overrides, photographs=True)
+      keep_freed_memory()
       if args.multihost:
         join_processes()
       keep_compilations(partial(report_error, "train"))
