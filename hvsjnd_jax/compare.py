@@ -154,7 +154,7 @@ def _compare_all(
       if isinstance(outcome, HVSJNDError):
         results.errors.append({"path": str(path), "error": str(outcome)})
         continue
-      pixels, compared = outcome
+      picture, compared = outcome
       results.paths.append(str(path))
       for case in CASES:
         results.scores[case].append(compared.scores[case])
@@ -162,7 +162,7 @@ def _compare_all(
         report_error("compare", f"{path}, {model}", error)
         results.errors.append({"path": str(path), "model": model, "error": error})
       if args.sheet is not None and compared.noisy.keys() == estimators.keys():
-        crop = comparison_sheet.crop(path.name, pixels, compared)
+        crop = comparison_sheet.crop(path.name, picture.pixels, compared)
         results.crops = comparison_sheet.select_crops([*results.crops, crop])
   return results
 

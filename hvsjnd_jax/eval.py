@@ -315,12 +315,12 @@ def _evaluate_share(
       if isinstance(outcome, HVSJNDError):
         record = {"path": str(path), "error": str(outcome)}
       else:
-        pixels, evaluated = outcome
-        _print_scores(args, path, pixels, evaluated)
-        record = _make_record(args, path, pixels, evaluated)
+        picture, evaluated = outcome
+        _print_scores(args, path, picture.pixels, evaluated)
+        record = _make_record(args, path, picture.pixels, evaluated)
         if plan.stems:
           record["saved"] = str(plan.stems[path])
-          tasks.append(partial(save_outputs, plan.stems[path], args.outputs, pixels, evaluated))
+          tasks.append(partial(save_outputs, plan.stems[path], args.outputs, picture, evaluated))
       records[str(path)] = record
       if lines is not None:  # after the pictures, as the line says that the image is done
         tasks.append(partial(lines.add, record))

@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.cli.prefetch import read_ahead
-from hvsjnd_jax.data.images import ImageError
+from hvsjnd_jax.data.images import ImageError, Picture
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
 _Result = TypeVar("_Result")
 
-# An image's pixels and what was computed of them, or the error that stood in the way.
-Outcome = tuple[Pixels, _Result] | HVSJNDError
+# An image and what was computed of its pixels, or the error that stood in the way.
+Outcome = tuple[Picture, _Result] | HVSJNDError
 
 
 @contextlib.contextmanager
@@ -34,6 +34,8 @@ def computing(
 ) -> Iterator[Iterator[tuple[Path, Outcome[_Result]]]]:
   """Computes a result for each photograph, and prints a line for each that fails.
 
+  What was remarkable about reading one is printed, too.
+
   Args:
     command: The command's name, which opens the lines.
     photographs: Which ones, and how they are read; or pairs of them, [2, H, W, 3].
@@ -45,23 +47,25 @@ def computing(
     An iterator over the paths and their outcomes.
   """
 
-  def compute_one(path: Path, pixels: Pixels | ImageError) -> Outcome[_Result]:
+  def compute_one(path: Path, picture: Picture | ImageError) -> Outcome[_Result]:
     try:
-      if isinstance(pixels, ImageError):
-        raise pixels
-      check_size(pixels, bytes_per_pixel=bytes_per_pixel, smallest_px=smallest_px)
-      with _blaming_image(pixels):
-        return pixels, compute(pixels)
+      if isinstance(picture, ImageError):
+        raise picture
+      for remark in picture.remarks:
+        report_error(command, str(path), remark)
+      check_size(picture.pixels, bytes_per_pixel=bytes_per_pixel, smallest_px=smallest_px)
+      with _blaming_image(picture.pixels):
+        return picture, compute(picture.pixels)
     except HVSJNDError as error:
       report_error(command, str(path), error)
       return error
 
   with read_ahead(photographs.paths, photographs.read) as images:
-    yield ((path, compute_one(path, pixels)) for path, pixels in images)
+    yield ((path, compute_one(path, picture)) for path, picture in images)
 
 
 def report_error(command: str, subject: str, error: object) -> None:
-  """Prints an error on stderr, above the progress bar."""
+  """Prints an error, or a remark, on stderr, above the progress bar."""
   tqdm.write(f"{command}: {subject}: {error}", file=sys.stderr)
 
 

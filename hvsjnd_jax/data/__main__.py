@@ -40,8 +40,8 @@ def _build(images: Path, out: Path) -> int:
   if out.exists():
     raise DataError(f"{out}: exists already; choose another")
   paths = PhotoFolder(images).paths
-  errors = build_dataset(paths, root=images, out=out)
-  for path, reason in errors:
+  errors, remarks = build_dataset(paths, root=images, out=out)
+  for path, reason in [*errors, *remarks]:
     print(f"data: {path}: {reason}", file=sys.stderr)
   if len(errors) == len(paths):
     raise DataError(f"no image under {images} can be read")

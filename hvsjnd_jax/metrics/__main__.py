@@ -21,8 +21,9 @@ at 0 to dark red at MAX and above:
   cvvdp         0-2   JOD lost at this place
   cvvdp_fhd     0-2   the same
 
-A difference is measured between 8-bit pictures, read as sRGB. Metrics compile for each size of
-image anew, which takes longer than to compute them; compiled code is kept in ~/.cache/hvsjnd_jax.
+A difference is measured between 8-bit pictures in sRGB, to which images with another colour profile
+are converted. Metrics compile for each size of image anew, which takes longer than to compute them;
+compiled code is kept in ~/.cache/hvsjnd_jax.
 
 Exit status: 0 when every pair was scored; 1 when an image had no partner or could not be used, or
 was too small for a metric, whose mean leaves it out; 2 when the command could not start or write
@@ -180,10 +181,10 @@ def _score_all(
       if isinstance(outcome, HVSJNDError):
         yield {"path": str(path), "error": str(outcome)}
         continue
-      pair, (measured, maps) = outcome
+      picture, (measured, maps) = outcome
       if maps:
         _write_maps(args.maps / pairs.names[path], maps)
-      _, height, width, _ = pair.shape
+      _, height, width, _ = picture.pixels.shape
       yield {
         "name": str(pairs.names[path]),
         "distorted": str(path),
