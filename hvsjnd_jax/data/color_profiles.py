@@ -161,7 +161,8 @@ def _find_clipped(source: Image.Image, converted: Image.Image, plan: _Plan) -> n
   if converted.mode == "L":
     return None
   pixels = np.asarray(converted)
-  clipped = ((pixels == 0) | (pixels == 255)).any(axis=-1)
+  extreme = pixels + np.uint8(1) < 2  # 255 becomes 0
+  clipped = extreme[..., 0] | extreme[..., 1] | extreme[..., 2]  # `any` takes ten times as long
   if not clipped.any():
     return None
   before = Image.fromarray(np.asarray(source)[clipped][None], source.mode)

@@ -120,7 +120,8 @@ def _compose(image: Image.Image, alpha: Image.Image | None, tags: ColorTags) -> 
       remarks.append(f"sRGB lacks the colours of {count} of {clipped.size} pixels, clipped")
   if image.mode == "I;16":
     image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-  image = image.convert("RGB")
+  if image.mode != "RGB":  # else it would be copied
+    image = image.convert("RGB")
   if alpha is not None:
     image.putalpha(alpha)
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

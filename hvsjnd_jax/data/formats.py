@@ -17,12 +17,14 @@ class _Plugin(NamedTuple):
   """A package that teaches Pillow a format.
 
   Attributes:
-    package: Its name in the package index.
+    title: What people call the format.
+    package: The package's name in the index.
     register: Imports it, and makes it known to Pillow.
     extensions: Those of the format's files.
     recognises: Whether a file that begins so is of the format.
   """
 
+  title: str
   package: str
   register: Callable[[], object]
   extensions: tuple[str, ...]
@@ -34,12 +36,14 @@ _JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 
 _PLUGINS = {
   "HEIF": _Plugin(
+    "HEIC",
     "pillow-heif",
     lambda: importlib.import_module("pillow_heif").register_heif_opener(),
     (".heic", ".heif", ".hif"),
     lambda head: head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS,
   ),
   "JXL": _Plugin(
+    "JPEG XL",
     "pillow-jxl-plugin",
     lambda: importlib.import_module("pillow_jxl"),
     (".jxl",),
@@ -79,7 +83,7 @@ def _open_by_plugin(file: BinaryIO, name: str, plugin: _Plugin) -> Image.Image:
     plugin.register()
   except ImportError:
     raise ImageError(
-      f"a {name} image, which needs a package: pip install {plugin.package}"
+      f"a {plugin.title} image, which needs a package: pip install {plugin.package}"
     ) from None
   file.seek(0)
   return Image.open(file, formats=[name])
