@@ -37,7 +37,12 @@ from pathlib import Path
 
 from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.cli.image_loop import computing, report_error
-from hvsjnd_jax.cli.options import add_photographs, check_models, parse_psnr
+from hvsjnd_jax.cli.options import (
+  add_photographs,
+  apply_max_megapixels,
+  check_models,
+  parse_psnr,
+)
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
 from hvsjnd_jax.data.images import write_png
@@ -101,6 +106,7 @@ class _Results:
 
 def _run(args: argparse.Namespace) -> int:
   keep_compilations()
+  apply_max_megapixels(args)
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
   check_models("--models", names)
   photographs = find_photographs(args.path)

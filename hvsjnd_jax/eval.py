@@ -63,6 +63,7 @@ from hvsjnd_jax.cli.jsonl import Record, RecordWriter, Settings, begin, gather
 from hvsjnd_jax.cli.options import (
   add_model,
   add_photographs,
+  apply_max_megapixels,
   load_model,
   parse_lmbda,
   parse_psnr,
@@ -218,6 +219,7 @@ def _run(args: argparse.Namespace) -> int:
   keep_compilations()
   if args.multihost:
     join_processes()
+  apply_max_megapixels(args)
   args.metrics = _parse_metrics(args.metrics)
   photographs = _find_photographs(args)
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)

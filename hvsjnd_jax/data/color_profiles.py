@@ -42,9 +42,13 @@ _CLIPPED_DELTA_E = 2
 
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 
-# No table of few colours, between which others would be interpolated.
+# Without it, LittleCMS interpolates between few colours, which for gray of a linear profile was
+# wrong by 10 levels near black. Slower.
 _EXACT = ImageCms.Flags.NOOPTIMIZE
 
+_BROKEN = "it is damaged, or of an unknown kind"
+
+# Modes of images, by their profiles' colour space.
 _SPACES = {"RGB ": ("RGB",), "GRAY": ("L", "I;16"), "CMYK": ("CMYK",)}
 
 
@@ -65,7 +69,7 @@ class Converted(NamedTuple):
 
 
 class _Plan(NamedTuple):
-  """How images of one mode are converted: to sRGB, and for comparison to CIELAB."""
+  """How RGB or CMYK is converted: to sRGB, and for comparison to CIELAB."""
 
   to_srgb: ImageCms.ImageCmsTransform
   to_lab: ImageCms.ImageCmsTransform
@@ -81,45 +85,81 @@ def convert_to_srgb(image: Image.Image, profile: bytes) -> Converted:
   Raises:
     ProfileError: If the profile is broken, or is for other images.
   """
-  if image.mode in _SPACES["GRAY"] and _read_space(profile) == "RGB ":
-    image = _to_8_bits(image).convert("RGB")
+  space = profile[16:20].decode("latin-1")
+  if image.mode in _SPACES["GRAY"] and space == "RGB ":
+    image = reduce_to_8_bits(image).convert("RGB")
+  if image.mode not in _SPACES.get(space, ()):
+    raise ProfileError(f"it is for {space.strip() or 'unknown'} samples")
+  if space == "GRAY":
+    return Converted(_look_up(image, _tabulate_gray(profile, image.mode)), None)
   plan = _plan_conversion(profile, image.mode)
   if plan is None:
-    return Converted(_to_8_bits(image), None)
+    return Converted(image, None)
   converted = plan.to_srgb.apply(image)
   return Converted(converted, _find_clipped(image, converted, plan))
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def reduce_to_8_bits(image: Image.Image) -> Image.Image:
+  """Rounds gray of 16 bits; other images stay."""
   if image.mode != "I;16":
     return image
   return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
 
 
-def _read_space(profile: bytes) -> str:
-  return profile[16:20].decode("latin-1")
+def _look_up(image: Image.Image, table: np.ndarray | None) -> Image.Image:
+  if table is None:
+    return reduce_to_8_bits(image)
+  return Image.fromarray(table[np.asarray(image)])
+
+
+@functools.lru_cache(maxsize=32)
+def _tabulate_gray(profile: bytes, mode: str) -> np.ndarray | None:
+  """Lists what each sample is in sRGB; None if the profile is sRGB's."""
+  samples = np.arange(256, dtype=np.uint8) if mode == "L" else np.arange(2**16, dtype=np.uint16)
+  every = Image.fromarray(samples[None])
+  srgb = ImageCms.ImageCmsProfile(io.BytesIO(build_profile(SRGB_CURVE, None)))
+  converted = _build_transform(_open_profile(profile), srgb, mode, "L", _EXACT).apply(every)
+  table = np.asarray(converted)[0]
+  return None if _is_srgb(table, np.asarray(reduce_to_8_bits(every))[0]) else table
 
 
 @functools.lru_cache(maxsize=32)
 def _plan_conversion(profile: bytes, mode: str) -> _Plan | None:
   """Prepares the conversion of images of a mode; None if the profile is sRGB's."""
-  space = _read_space(profile)
-  if mode not in _SPACES.get(space, ()):
-    raise ProfileError(f"it is for {space.strip() or 'unknown'} samples")
-  gray = space == "GRAY"
-  try:
-    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_gray())) if gray else _srgb()
-    to_srgb = ImageCms.buildTransform(opened, srgb, mode, "L" if gray else "RGB", _INTENT)
-    to_lab = ImageCms.buildTransform(opened, _lab(), mode, "LAB", _INTENT, _EXACT)
-  except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-    raise ProfileError("it is damaged, or of an unknown kind") from None
-  probe = _draw_probe(mode)
-  if probe is not None:
-    moved = np.asarray(to_srgb.apply(probe)).astype(int) - np.asarray(_to_8_bits(probe))
-    if np.abs(moved).max() <= _SRGB_LEVELS:
+  opened = _open_profile(profile)
+  to_srgb = _build_transform(opened, _srgb(), mode, "RGB")
+  if mode == "RGB":
+    levels = np.arange(0, 256, 15, np.uint8)
+    colors = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    grays = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
+    probe = np.concatenate([colors, grays], axis=1)
+    if _is_srgb(np.asarray(to_srgb.apply(Image.fromarray(probe))), probe):
       return None
-  return _Plan(to_srgb, to_lab)
+  return _Plan(to_srgb, _build_transform(opened, _lab(), mode, "LAB", _EXACT))
+
+
+def _is_srgb(converted: np.ndarray, samples: np.ndarray) -> bool:
+  return bool(np.abs(converted.astype(int) - samples).max() <= _SRGB_LEVELS)
+
+
+def _open_profile(profile: bytes) -> ImageCms.ImageCmsProfile:
+  try:
+    return ImageCms.ImageCmsProfile(io.BytesIO(profile))
+  except (OSError, ValueError):
+    raise ProfileError(_BROKEN) from None
+
+
+def _build_transform(
+  source: ImageCms.ImageCmsProfile,
+  target: ImageCms.ImageCmsProfile,
+  source_mode: str,
+  target_mode: str,
+  flags: ImageCms.Flags = ImageCms.Flags.NONE,
+) -> ImageCms.ImageCmsTransform:
+  try:
+    return ImageCms.buildTransform(source, target, source_mode, target_mode, _INTENT, flags)
+  except (ImageCms.PyCMSError, OSError, ValueError):
+    raise ProfileError(_BROKEN) from None
 
 
 @functools.cache
@@ -133,33 +173,12 @@ def _lab() -> ImageCms.ImageCmsProfile:
 
 
 @functools.cache
-def _srgb_gray() -> bytes:
-  return build_profile(SRGB_CURVE, None)
-
-
-@functools.cache
 def _srgb_to_lab() -> ImageCms.ImageCmsTransform:
-  return ImageCms.buildTransform(_srgb(), _lab(), "RGB", "LAB", _INTENT, _EXACT)
-
-
-@functools.cache
-def _draw_probe(mode: str) -> Image.Image | None:
-  """Draws samples all over a mode's range; None for a mode that sRGB cannot have."""
-  if mode == "I;16":
-    return Image.fromarray(np.arange(2**16, dtype=np.uint16)[None])
-  gray = np.arange(256, dtype=np.uint8)
-  if mode == "L":
-    return Image.fromarray(gray[None])
-  if mode == "RGB":
-    corners = np.stack(np.meshgrid(*[gray[::15]] * 3), axis=-1).reshape(-1, 3)
-    return Image.fromarray(np.concatenate([corners, np.stack([gray] * 3, axis=-1)])[None])
-  return None
+  return _build_transform(_srgb(), _lab(), "RGB", "LAB", _EXACT)
 
 
 def _find_clipped(source: Image.Image, converted: Image.Image, plan: _Plan) -> np.ndarray | None:
   """Marks the pixels whose colour changed: only those at an end of the range can have."""
-  if converted.mode == "L":
-    return None
   pixels = np.asarray(converted)
   extreme = pixels + np.uint8(1) < 2  # 255 becomes 0
   clipped = extreme[..., 0] | extreme[..., 1] | extreme[..., 2]  # `any` takes ten times as long

@@ -8,6 +8,7 @@ import struct
 import zlib
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from hvsjnd_jax.data.color_profiles import (
@@ -186,26 +187,21 @@ def _read_iccp(data: bytes) -> bytes:
 
 
 def _read_gama_chrm(chunks: dict[bytes, Chunk], *, gray: bool) -> bytes | None:
+  """Builds a profile, unless the numbers are those that writers of sRGB give."""
   curve, chromaticities = SRGB_CURVE, SRGB_CHROMATICITIES
+  srgb = True
   if (chunk := chunks.get(b"gAMA")) is not None:
     (gamma,) = struct.unpack_from(">I", _check(chunk, 4))
     if gamma == 0:
       raise ProfileError("its gamma is 0")
-    if abs(gamma * 2.2e-5 - 1) > _GAMMA_TOLERANCE:
-      curve = (1e5 / gamma,)
+    curve = (1e5 / gamma,)
+    srgb = abs(gamma * 2.2e-5 - 1) <= _GAMMA_TOLERANCE
   if (chunk := chunks.get(b"cHRM")) is not None and not gray:
     values = [value / 1e5 for value in struct.unpack_from(">8I", _check(chunk, 32))]
-    found = list(zip(values[::2], values[1::2], strict=True))
-    differences = (
-      abs(a - b)
-      for ours, theirs in zip(SRGB_CHROMATICITIES, found, strict=True)
-      for a, b in zip(ours, theirs, strict=True)
-    )
-    if max(differences) > _CHROMATICITY_TOLERANCE:
-      chromaticities = found
-  if curve is SRGB_CURVE and chromaticities is SRGB_CHROMATICITIES:
-    return None
-  return build_profile(curve, None if gray else chromaticities)
+    chromaticities = list(zip(values[::2], values[1::2], strict=True))
+    differences = np.abs(np.subtract(chromaticities, SRGB_CHROMATICITIES))
+    srgb = srgb and differences.max() <= _CHROMATICITY_TOLERANCE
+  return None if srgb else build_profile(curve, None if gray else chromaticities)
 
 
 def _read_avif(file: BinaryIO) -> tuple[int, int] | None:

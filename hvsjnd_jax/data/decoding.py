@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
-from hvsjnd_jax.data.color_profiles import ProfileError, convert_to_srgb
+from hvsjnd_jax.data.color_profiles import ProfileError, convert_to_srgb, reduce_to_8_bits
 from hvsjnd_jax.data.color_tags import IGNORED, ColorTags, read_color_tags
 from hvsjnd_jax.data.formats import ImageError, open_image
 from hvsjnd_jax.data.png_chunks import drop_unneeded
@@ -57,6 +57,9 @@ def _decode(file: BinaryIO, tagged: BinaryIO) -> Picture:
     tags = read_color_tags(opened, tagged)
     if opened.info.get("default_image"):  # what shows in place of the animation is no frame of it
       opened.seek(1)
+    if [tile.args for tile in opened.tile] == ["RGB;16B"] and "transparency" in opened.info:
+      # Pillow keeps the high bytes of the pixels, and all of the colour that is transparent.
+      opened.info["transparency"] = tuple(level >> 8 for level in opened.info["transparency"])
     opened.load()
     image = _turn_upright(opened)
     if image.mode == "F":
@@ -118,8 +121,7 @@ def _compose(image: Image.Image, alpha: Image.Image | None, tags: ColorTags) -> 
     count = np.count_nonzero(clipped if alpha is None else clipped & (np.asarray(alpha) > 0))
     if count:
       remarks.append(f"sRGB lacks the colours of {count} of {clipped.size} pixels, clipped")
-  if image.mode == "I;16":
-    image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+  image = reduce_to_8_bits(image)
   if image.mode != "RGB":  # else it would be copied
     image = image.convert("RGB")
   if alpha is not None:

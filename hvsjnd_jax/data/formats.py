@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from hvsjnd_jax.ops.errors import HVSJNDError
 
@@ -60,7 +60,7 @@ class ImageError(HVSJNDError):
   """A picture cannot be used. The message gives the reason, and not the file."""
 
 
-def open_image(file: BinaryIO) -> Image.Image:
+def open_image(file: BinaryIO) -> ImageFile.ImageFile:
   """Opens a picture, and reads its header.
 
   Raises:
@@ -78,7 +78,7 @@ def open_image(file: BinaryIO) -> Image.Image:
     raise
 
 
-def _open_by_plugin(file: BinaryIO, name: str, plugin: _Plugin) -> Image.Image:
+def _open_by_plugin(file: BinaryIO, name: str, plugin: _Plugin) -> ImageFile.ImageFile:
   try:
     plugin.register()
   except ImportError:

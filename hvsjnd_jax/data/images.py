@@ -68,6 +68,14 @@ def place(file: Path) -> Path:
   return file.parent.resolve() / file.name
 
 
+def limit_pixels(pixels: int) -> None:
+  """Sets how many pixels an image may have in this process; more are a decompression bomb.
+
+  The limit is Pillow's own, 179 million unless set.
+  """
+  Image.MAX_IMAGE_PIXELS = pixels // 2  # Pillow warns above this, and refuses above its double
+
+
 def read_image(path: Path) -> Pixels:
   """Reads a picture's pixels; see `read_picture`."""
   return read_picture(path).pixels
@@ -121,7 +129,7 @@ def _naming_reason() -> Iterator[None]:
   except UnidentifiedImageError:
     raise ImageError("not an image that Pillow can read") from None
   except Image.DecompressionBombError as error:
-    raise ImageError(f"too large to be safe: {error}") from None
+    raise ImageError(f"too large to be safe: {error}; --max-megapixels raises the limit") from None
   except Exception as error:  # Pillow's decoders raise anything on damaged bytes
     if isinstance(error, OSError) and error.strerror:
       raise ImageError(error.strerror) from None

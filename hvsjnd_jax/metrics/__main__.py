@@ -44,6 +44,7 @@ from jaxtyping import Float
 from hvsjnd_jax.cli.command import UsageError, make_parser, run_command
 from hvsjnd_jax.cli.image_loop import computing, report_error
 from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
+from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.data.images import write_npy, write_png
@@ -119,11 +120,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="DIR",
     help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
   )
+  add_max_megapixels(parser)
   return parser.parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> int:
   keep_compilations()
+  apply_max_megapixels(args)
   metrics = _parse_metrics(args.metrics)
   mapped = _find_mapped(args, metrics)
   pairs = find_pairs(args.distorted, args.reference, leave_out=args.maps)
