@@ -129,7 +129,7 @@ def _plan_conversion(profile: bytes, mode: str) -> _Plan | None:
   opened = _open_profile(profile)
   to_srgb = _build_transform(opened, _srgb(), mode, "RGB")
   if mode == "RGB":
-    levels = np.arange(0, 256, 15, np.uint8)
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     grays = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
     probe = np.concatenate([colors, grays], axis=1)
