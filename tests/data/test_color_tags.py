@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from hvsjnd_jax.data.color_profiles import SRGB_CURVE, build_profile
 from hvsjnd_jax.data.images import ImageError, decode_picture
@@ -220,8 +220,50 @@ def test_clipping_is_told():
   np.testing.assert_array_equal(picture.pixels[4:], 255)
 
 
-def test_cmyk_is_converted_by_its_profile(tmp_path: Path):
-  """Without a press's profile at hand, one of RGB shows that the kind is looked at."""
+# What a press makes of white paper, of each ink alone, and of all inks at once.
+PRINTED = {
+  (0, 0, 0, 0): (255, 255, 255),
+  (255, 0, 0, 0): (60, 140, 200),
+  (0, 255, 0, 0): (200, 60, 120),
+  (0, 0, 255, 0): (240, 225, 80),
+  (0, 0, 0, 255): (40, 35, 35),
+  (255, 255, 255, 255): (10, 5, 5),
+}
+
+
+def _build_press_profile() -> bytes:
+  """A profile of CMYK whose only table, ICC's lut8Type, has two steps for each ink."""
+  grid = np.full((2, 2, 2, 2, 3), 100, np.uint8)
+  colors = Image.fromarray(np.array([[*PRINTED.values()]], np.uint8))
+  spaces = [ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")]
+  lab = np.asarray(ImageCms.buildTransform(*spaces, "RGB", "LAB").apply(colors))[0]
+  for inks, color in zip(PRINTED, lab, strict=True):
+    grid[tuple(ink // 255 for ink in inks)] = color + np.array((0, 128, 128), np.uint8)  # wraps
+  ramp = bytes(range(256))
+  identity = struct.pack(">9i", *(65536 * np.eye(3, dtype=int).ravel()))
+  table = b"mft1" + bytes((0, 0, 0, 0, 4, 3, 2, 0)) + identity + ramp * 4
+  table += grid.tobytes() + ramp * 3
+  head = struct.pack(">I4x4s4s4s4s12x4s", 144 + len(table), b"\2\x20\0\0", b"prtr", b"CMYK",
+                     b"Lab ", b"acsp")  # fmt: skip
+  illuminant = bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+  tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+  return (head + illuminant).ljust(128, b"\0") + tags + table
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_cmyk_is_converted_by_its_profile(kind: str):
+  inks = np.array([[*PRINTED]], np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+  file = io.BytesIO()
+  image = Image.fromarray(inks, "CMYK")
+  image.save(file, kind, icc_profile=_build_press_profile(), quality=100, subsampling=0)
+  pixels, _, remarks = decode_picture(file.getvalue())
+  assert not any("ignored" in remark for remark in remarks)
+  wanted = np.array([*PRINTED.values()])
+  # The profile's colours are rounded to whole steps of CIELAB, which near 0 are many levels.
+  np.testing.assert_allclose(pixels[4, 4::8].astype(int), wanted, rtol=0, atol=6)
+
+
+def test_profile_of_rgb_in_a_cmyk_file(tmp_path: Path):
   Image.new("CMYK", (8, 8), (0, 200, 100, 0)).save(tmp_path / "x.tif", icc_profile=ADOBE_PROFILE)
   picture = decode_picture((tmp_path / "x.tif").read_bytes())
   assert "it is for RGB samples" in picture.remarks[0]
