@@ -73,8 +73,7 @@ def computing(
     if size is not None:
       check(size)
     picture = photographs.read(path)
-    if size is None:
-      check(picture.pixels.shape[-3:-1])
+    check(picture.pixels.shape[-3:-1])  # a damaged header may have lied
     return picture
 
   def compute_one(path: Path, picture: Picture | ImageError) -> Outcome[_Result]:
