@@ -29,7 +29,7 @@ from functools import partial
 
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
-from hvsjnd_jax.cli.options import add_photographs, check_models
+from hvsjnd_jax.cli.options import add_photographs, apply_max_megapixels, check_models
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
 from hvsjnd_jax.evaluation import comparison, scores, tables
@@ -94,6 +94,7 @@ def _parse_lmbdas(text: str) -> list[float]:
 
 def _run(args: argparse.Namespace) -> int:
   keep_compilations(partial(report_error, "calibrate"))
+  apply_max_megapixels(args)
   check_models("--model", [args.model])
   photographs = find_photographs(args.path)
   window = plan_window(photographs)

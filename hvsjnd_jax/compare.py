@@ -37,7 +37,12 @@ from pathlib import Path
 
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
-from hvsjnd_jax.cli.options import add_photographs, check_models, parse_psnr
+from hvsjnd_jax.cli.options import (
+  add_photographs,
+  apply_max_megapixels,
+  check_models,
+  parse_psnr,
+)
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
 from hvsjnd_jax.data.images import write_png
@@ -112,6 +117,7 @@ class _Results:
 
 def _run(args: argparse.Namespace) -> int:
   keep_compilations(partial(report_error, "compare"))
+  apply_max_megapixels(args)
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
   check_models("--models", names)
   photographs = find_photographs(args.path)
@@ -168,7 +174,7 @@ def _compare_all(
       if isinstance(outcome, HVSJNDError):
         results.errors.append({"path": str(path), "error": str(outcome)})
         continue
-      pixels, compared = outcome
+      picture, compared = outcome
       results.paths.append(str(path))
       for case in CASES:
         results.scores[case].append(compared.scores[case])
@@ -176,7 +182,7 @@ def _compare_all(
         report_error("compare", f"{path}, {model}", error)
         results.errors.append({"path": str(path), "model": model, "error": error})
       if args.sheet is not None and compared.noisy.keys() == estimators.keys():
-        crop = comparison_sheet.crop(path.name, pixels, compared)
+        crop = comparison_sheet.crop(path.name, picture.pixels, compared)
         results.crops = comparison_sheet.select_crops([*results.crops, crop])
   return results
 

@@ -71,7 +71,7 @@ from hvsjnd_jax.cli.jsonl import (
   gather,
   wait_for_others,
 )
-from hvsjnd_jax.cli.options import load_model
+from hvsjnd_jax.cli.options import apply_max_megapixels, load_model
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import (
   Photographs,
@@ -81,6 +81,7 @@ from hvsjnd_jax.cli.photographs import (
   read_sizes,
 )
 from hvsjnd_jax.cli.saved_images import choose_outputs, make_stems, save_outputs
+from hvsjnd_jax.data.images import Picture
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.evaluate import Evaluation, evaluate
 from hvsjnd_jax.metrics import METRICS
@@ -130,6 +131,7 @@ def _run(args: argparse.Namespace) -> int:
   keep_compilations(partial(report_error, "eval"))
   if args.multihost:
     join_processes()
+  apply_max_megapixels(args)
   args.metrics = _parse_metrics(args.metrics)
   photographs = _find_photographs(args)
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
@@ -290,12 +292,12 @@ def _evaluate_all(
       if isinstance(outcome, HVSJNDError):
         record = {"path": str(path), "error": str(outcome)}
       else:
-        pixels, evaluated = outcome
-        _print_scores(args, path, pixels, evaluated)
-        record = _make_record(args, path, pixels, evaluated)
+        picture, evaluated = outcome
+        _print_scores(args, path, picture.pixels, evaluated)
+        record = _make_record(args, path, picture.pixels, evaluated)
         if plan.stems:
           record["saved"] = str(plan.stems[path])
-          tasks.append(partial(save_outputs, plan.stems[path], args.outputs, pixels, evaluated))
+          tasks.append(partial(save_outputs, plan.stems[path], args.outputs, picture, evaluated))
       records[str(path)] = record
       if lines is not None:  # after the pictures, as the line says that the image is done
         tasks.append(partial(lines.add, record))
@@ -303,7 +305,7 @@ def _evaluate_all(
   return records
 
 
-def _note_and_read(lines: RecordWriter, photographs: Photographs, path: Path) -> Pixels:
+def _note_and_read(lines: RecordWriter, photographs: Photographs, path: Path) -> Picture:
   lines.note(path)
   return photographs.read(path)
 

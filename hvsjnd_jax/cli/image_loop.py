@@ -12,7 +12,7 @@ import jax
 from hvsjnd_jax.cli.command import report_error
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.cli.prefetch import read_ahead
-from hvsjnd_jax.data.images import ImageError
+from hvsjnd_jax.data.images import ImageError, Picture
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from hvsjnd_jax.model.windows import Window
@@ -22,8 +22,8 @@ from hvsjnd_jax.runtime.memory import MemoryLimit, find_memory_limit, measure_me
 
 _Result = TypeVar("_Result")
 
-# An image's pixels and what was computed of them, or the error that stood in the way.
-Outcome = tuple[Pixels, _Result] | HVSJNDError
+# An image and what was computed of its pixels, or the error that stood in the way.
+Outcome = tuple[Picture, _Result] | HVSJNDError
 
 
 class Memory(NamedTuple):
@@ -54,6 +54,7 @@ def computing(
 
   An image that is too small, or that takes more memory than there is, fails before it is
   decoded: the system would end the whole run, not the image, if it ran out of memory.
+  What was remarkable about reading one is printed, too.
 
   Args:
     command: The command's name, which opens the lines.
@@ -67,27 +68,28 @@ def computing(
   """
   check = partial(_check_size, plan=_plan_memory(memory), smallest_px=smallest_px)
 
-  def read(path: Path) -> Pixels:
+  def read(path: Path) -> Picture:
     size = photographs.read_size(path)
     if size is not None:
       check(size)
-    pixels = photographs.read(path)
-    if size is None:
-      check(pixels.shape[-3:-1])
-    return pixels
+    picture = photographs.read(path)
+    check(picture.pixels.shape[-3:-1])  # a damaged header may have lied
+    return picture
 
-  def compute_one(path: Path, pixels: Pixels | ImageError) -> Outcome[_Result]:
+  def compute_one(path: Path, picture: Picture | ImageError) -> Outcome[_Result]:
     try:
-      if isinstance(pixels, ImageError):
-        raise pixels
-      with _blaming_image(pixels):
-        return pixels, compute(pixels)
+      if isinstance(picture, ImageError):
+        raise picture
+      for remark in picture.remarks:
+        report_error(command, path, remark)
+      with _blaming_image(picture.pixels):
+        return picture, compute(picture.pixels)
     except HVSJNDError as error:
       report_error(command, path, error)
       return error
 
   with read_ahead(photographs.paths, read) as images:
-    yield ((path, compute_one(path, pixels)) for path, pixels in images)
+    yield ((path, compute_one(path, picture)) for path, picture in images)
 
 
 class _MemoryPlan(NamedTuple):

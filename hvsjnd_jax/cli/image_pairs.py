@@ -9,8 +9,7 @@ import numpy as np
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.photographs import describe_no_image, find_files
-from hvsjnd_jax.data.images import ImageError, read_image
-from hvsjnd_jax.ops.types import PixelPair
+from hvsjnd_jax.data.images import ImageError, Picture, read_picture
 
 
 class Pairs(NamedTuple):
@@ -26,22 +25,23 @@ class Pairs(NamedTuple):
   names: dict[Path, Path]
   unmatched: dict[Path, str]
 
-  def read(self, distorted: Path) -> PixelPair:
-    """Reads a distorted image and its reference.
+  def read(self, distorted: Path) -> Picture:
+    """Reads a distorted image and its reference, whose pixels are stacked, [2, H, W, 3].
 
     Raises:
       ImageError: If either cannot be read, or they differ in size.
     """
-    pixels = read_image(distorted)
+    pixels, _, remarks = read_picture(distorted)
     reference = self.references[distorted]
     try:
-      wanted = read_image(reference)
+      wanted, _, others = read_picture(reference)
     except ImageError as error:
       raise ImageError(f"its reference {reference}: {error}") from None
     if pixels.shape != wanted.shape:
       sizes = [f"{width}x{height}" for height, width, _ in (pixels.shape, wanted.shape)]
       raise ImageError(f"{sizes[0]} pixels, but its reference {reference} has {sizes[1]}")
-    return np.stack([pixels, wanted])
+    named = (f"its reference {reference}: {remark}" for remark in others)
+    return Picture(np.stack([pixels, wanted]), remarks=(*remarks, *named))
 
 
 def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = None) -> Pairs:

@@ -8,6 +8,7 @@ from typing import get_args
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.data.images import limit_pixels
 from hvsjnd_jax.evaluation.estimators import has_networks, is_estimator, list_estimators
 from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
@@ -29,6 +30,7 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
     "--seed", type=_parse_seed, default=0, metavar="S", help="seed of the noise (default: 0)"
   )
   add_json(parser)
+  add_max_megapixels(parser)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,23 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     metavar="FILE",
     help="write all results as JSON; - is standard output, and all else then goes to stderr",
   )
+
+
+def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+  """Adds the option of a command that reads images, for `apply_max_megapixels`."""
+  parser.add_argument(
+    "--max-megapixels",
+    type=_parse_megapixels,
+    metavar="M",
+    help="refuse larger images unread, as a small file may claim a size that fills all memory "
+    "(default: 179)",
+  )
+
+
+def apply_max_megapixels(args: argparse.Namespace) -> None:
+  """Sets the size above which images are refused, if the option was given."""
+  if args.max_megapixels is not None:
+    limit_pixels(round(args.max_megapixels * 1e6))
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +151,13 @@ def parse_level(text: str) -> float:
   value = _parse_number(text)
   if not 0 < value < math.inf:
     raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+  return value
+
+
+def _parse_megapixels(text: str) -> float:
+  value = _parse_number(text)
+  if not 0 < value < 1e6:
+    raise argparse.ArgumentTypeError(f"expected a number above 0, such as 1000, got {text}")
   return value
 
 

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.data.images import EXTENSIONS, find_images, read_image, read_size
+from hvsjnd_jax.data.images import EXTENSIONS, Picture, find_images, read_picture, read_size
 from hvsjnd_jax.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from hvsjnd_jax.data.video import Video
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
-from hvsjnd_jax.ops.types import Pixels
 
-# Returns the pixels, or raises ImageError.
-Read = Callable[[Path], Pixels]
+# Returns the picture, or raises ImageError.
+Read = Callable[[Path], Picture]
 
 # Returns height and width without decoding; None if they cannot be read.
 ReadSize = Callable[[Path], tuple[int, int] | None]
@@ -31,7 +30,7 @@ class Photographs(NamedTuple):
   """Images by path, or by what stands for one in a dataset, and how they are read."""
 
   paths: list[Path]
-  read: Read = read_image
+  read: Read = read_picture
   read_size: ReadSize = read_size
 
 
@@ -112,7 +111,7 @@ def _add_frames(photographs: Photographs, videos: dict[Path, Video]) -> Photogra
     return photographs
   paths = [path / f"{i:06d}" for path, video in videos.items() for i in range(len(video))]
 
-  def read(path: Path) -> Pixels:
+  def read(path: Path) -> Picture:
     video = videos.get(path.parent)
     return photographs.read(path) if video is None else video.read(int(path.name))
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hvsjnd_jax.cli.photographs import Read
-from hvsjnd_jax.data.images import ImageError
-from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.data.images import ImageError, Picture
 
 
 @contextlib.contextmanager
 def read_ahead(
   paths: Sequence[Path], read: Read
-) -> Iterator[Iterator[tuple[Path, Pixels | ImageError]]]:
+) -> Iterator[Iterator[tuple[Path, Picture | ImageError]]]:
   """Iterates over paths and what they hold, and shows a progress bar on a terminal."""
   images = _read_ahead(paths, read)
   with (
@@ -27,20 +26,20 @@ def read_ahead(
     yield iter(bar)
 
 
-def _read_ahead(paths: Sequence[Path], read: Read) -> Iterator[tuple[Path, Pixels | ImageError]]:
+def _read_ahead(paths: Sequence[Path], read: Read) -> Iterator[tuple[Path, Picture | ImageError]]:
   """Yields each path and what it holds, while another thread reads the next."""
   if not paths:
     return
   with ThreadPoolExecutor(max_workers=1) as thread:
     upcoming = thread.submit(_try, read, paths[0])
     for path, following in zip(paths, [*paths[1:], None], strict=True):
-      pixels = upcoming.result()
+      picture = upcoming.result()
       if following is not None:
         upcoming = thread.submit(_try, read, following)
-      yield path, pixels
+      yield path, picture
 
 
-def _try(read: Read, path: Path) -> Pixels | ImageError:
+def _try(read: Read, path: Path) -> Picture | ImageError:
   try:
     with _silent_libraries():
       return read(path)

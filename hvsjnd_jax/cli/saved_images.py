@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import make_folder, writing
-from hvsjnd_jax.data.images import place, to_uint8, write_npy, write_png
+from hvsjnd_jax.data.images import Picture, place, to_uint8, write_npy, write_png
 from hvsjnd_jax.evaluation.evaluate import Evaluation
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.viz import sheets
 
 _ATTENTION = "attention.png"
@@ -77,13 +77,13 @@ def _output(stem: Path, name: str) -> Path:
   return stem.with_name(f"{stem.name}_{name}")
 
 
-def save_outputs(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: Evaluation) -> None:
+def save_outputs(stem: Path, names: Sequence[str], picture: Picture, evaluated: Evaluation) -> None:
   """Writes pictures of one image.
 
   Args:
     stem: What `make_stems` returned for it.
     names: Which pictures, of `OUTPUTS`.
-    pixels: The image.
+    picture: The image. Where it has alpha, so has the distorted copy.
     evaluated: What was computed of it.
 
   Raises:
@@ -91,12 +91,12 @@ def save_outputs(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: Ev
   """
   distorted, jnd, attention, lmbda, scores = evaluated
   draw: dict[str, Callable[[], np.ndarray]] = {
-    "distorted.png": lambda: to_uint8(distorted),
+    "distorted.png": lambda: _add_alpha(distorted, picture.alpha),
     "jnd.png": lambda: sheets.visible_jnd(jnd)[0],
     "jnd.npy": lambda: jnd,
     _ATTENTION: lambda: sheets.jet(np.asarray(attention)),
     "sheet.png": lambda: sheets.analysis_sheet(
-      pixels,
+      picture.pixels,
       attention=attention,
       jnd=jnd,
       distorted=distorted,
@@ -108,3 +108,14 @@ def save_outputs(stem: Path, names: Sequence[str], pixels: Pixels, evaluated: Ev
     for name in names:
       write = write_npy if name.endswith(".npy") else write_png
       write(_output(stem, name), draw[name]())
+
+
+def _add_alpha(
+  distorted: Float[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"] | None
+) -> UInt8[np.ndarray, "h w channels"]:
+  """Returns the colours that with this alpha show the distorted image over white."""
+  if alpha is None:
+    return to_uint8(distorted)
+  opacity = np.maximum(alpha, 1)[..., None].astype(np.float32) / 255
+  colors = np.where(alpha[..., None] > 0, 1 - (1 - distorted) / opacity, 1)
+  return np.concatenate([to_uint8(colors), alpha[..., None]], axis=-1)

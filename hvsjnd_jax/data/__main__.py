@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hvsjnd_jax.cli.command import make_parser, run_command
+from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels
 from hvsjnd_jax.data.sources import DataError, PhotoFolder
 from hvsjnd_jax.data.tfds_writer import build_dataset
 
@@ -21,7 +22,7 @@ from hvsjnd_jax.data.tfds_writer import build_dataset
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   args = _parse(argv)
-  return run_command("data", lambda: _build(args.images, args.out))
+  return run_command("data", lambda: _build(args))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -33,15 +34,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
     "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
   )
+  add_max_megapixels(parser)
   return parser.parse_args(argv)
 
 
-def _build(images: Path, out: Path) -> int:
+def _build(args: argparse.Namespace) -> int:
+  apply_max_megapixels(args)
+  images, out = args.images, args.out
   if out.exists():
     raise DataError(f"{out}: exists already; choose another")
   paths = PhotoFolder(images).paths
-  errors = build_dataset(paths, root=images, out=out)
-  for path, reason in errors:
+  errors, remarks = build_dataset(paths, root=images, out=out)
+  for path, reason in [*errors, *remarks]:
     print(f"data: {path}: {reason}", file=sys.stderr)
   if len(errors) == len(paths):
     raise DataError(f"no image under {images} can be read")

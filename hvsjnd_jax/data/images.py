@@ -1,28 +1,22 @@
 """Picture files, read and written as uint8 RGB arrays [H, W, 3]."""
 
+import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from hvsjnd_jax.data.atomic import whole_file
-from hvsjnd_jax.ops.errors import HVSJNDError
+from hvsjnd_jax.data.color_tags import HDRError
+from hvsjnd_jax.data.decoding import Picture, decode
+from hvsjnd_jax.data.formats import EXTENSIONS, ImageError, open_image
 from hvsjnd_jax.ops.types import Pixels
-
-# The formats of photographs. Pillow knows more, but starts other programs for some (EPS), and can
-# only recognise others (MPEG, HDF5).
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-
-EXTENSIONS = frozenset(
-  extension for extension, name in Image.registered_extensions().items() if name in _FORMATS
-)
-
-
-class ImageError(HVSJNDError):
-  """A picture cannot be used. The message gives the reason, and not the file."""
 
 
 def find_images(paths: Iterable[Path], *, leave_out: Path | None = None) -> tuple[list[Path], int]:
@@ -74,44 +68,72 @@ def place(file: Path) -> Path:
   return file.parent.resolve() / file.name
 
 
-def read_image(path: Path) -> Pixels:
-  """Reads a picture as upright 8-bit RGB.
+def limit_pixels(pixels: int) -> None:
+  """Sets how many pixels an image may have in this process; more are a decompression bomb.
 
-  EXIF rotation is applied, unless the EXIF data is broken. Gray, palette and CMYK pictures become
-  RGB; transparent pixels are laid over white; 16-bit gray is rounded to 8 bits, while Pillow
-  keeps the high byte of 16-bit colour; an animation gives its first frame. Colour profiles are
-  not applied: values are read as sRGB.
+  The limit is Pillow's own, 179 million unless set.
+  """
+  Image.MAX_IMAGE_PIXELS = pixels // 2  # Pillow warns above this, and refuses above its double
+
+
+def read_image(path: Path) -> Pixels:
+  """Reads a picture's pixels; see `read_picture`."""
+  return read_picture(path).pixels
+
+
+def read_picture(path: Path) -> Picture:
+  """Reads a picture as upright 8-bit sRGB.
+
+  EXIF rotation is applied, unless the EXIF data is broken. Colours are converted to sRGB by the
+  file's profile or code points, relative colorimetric; a file that names none is sRGB. Gray,
+  palette and CMYK pictures become RGB; transparent pixels are laid over white; 16-bit gray is
+  rounded to 8 bits, while Pillow keeps the high byte of 16-bit colour; an animation gives its
+  first frame.
 
   Args:
     path: An image file.
 
-  Returns:
-    The pixels, uint8 [H, W, 3].
-
   Raises:
     ImageError: If the file cannot be read, is not an image, is damaged, is a decompression
-      bomb, or holds samples of unknown range.
+      bomb, is HDR, or holds samples of unknown range.
   """
-  try:
+  with _naming_reason():
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
       raise ImageError("a folder that cannot be read")
     if not stat.S_ISREG(mode):  # opening a named pipe would wait for a writer
       raise ImageError("not a regular file")
-    with Image.open(path, formats=_FORMATS) as opened:
-      opened.load()
-      pixels = _to_rgb(_turn_upright(opened))
+    with path.open("rb") as file:
+      return decode(file)
+
+
+def decode_picture(encoded: bytes) -> Picture:
+  """Reads a picture from the bytes of its file, as `read_picture`.
+
+  Raises:
+    ImageError: As `read_picture`.
+  """
+  with _naming_reason():
+    return decode(io.BytesIO(encoded))
+
+
+@contextlib.contextmanager
+def _naming_reason() -> Iterator[None]:
+  """Turns whatever reading raises into an `ImageError`."""
+  try:
+    yield
   except ImageError:
     raise
+  except HDRError as error:
+    raise ImageError(str(error)) from None
   except UnidentifiedImageError:
     raise ImageError("not an image that Pillow can read") from None
   except Image.DecompressionBombError as error:
-    raise ImageError(f"too large to be safe: {error}") from None
+    raise ImageError(f"too large to be safe: {error}; --max-megapixels raises the limit") from None
   except Exception as error:  # Pillow's decoders raise anything on damaged bytes
     if isinstance(error, OSError) and error.strerror:
       raise ImageError(error.strerror) from None
     raise ImageError(f"damaged or unreadable: {str(error) or type(error).__name__}") from None
-  return pixels
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
@@ -119,33 +141,10 @@ def read_size(path: Path) -> tuple[int, int] | None:
   try:
     if not stat.S_ISREG(os.stat(path).st_mode):
       return None
-    with Image.open(path, formats=_FORMATS) as opened:
+    with path.open("rb") as file, open_image(file) as opened:
       return opened.height, opened.width
-  except Exception:  # `read_image` will give the reason
+  except Exception:  # `read_picture` will give the reason
     return None
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-  try:
-    return ImageOps.exif_transpose(image)
-  except Exception:  # broken EXIF raises many kinds of errors, and the pixels are still good
-    return image
-
-
-def _to_rgb(image: Image.Image) -> Pixels:
-  if image.mode == "F":
-    raise ImageError("32-bit float samples, whose range is unknown; convert it to 8 or 16 bits")
-  if image.mode.startswith("I"):  # 16-bit gray, which Pillow reads from some formats as 32-bit
-    samples = np.asarray(image).astype(np.int64)
-    if samples.min() < 0 or samples.max() > 65535:
-      raise ImageError("32-bit samples, whose range is unknown; convert it to 8 or 16 bits")
-    gray = np.round(samples / 257).astype(np.uint8)
-    return np.repeat(gray[..., None], 3, axis=-1)
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    backdrop = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(backdrop, image)
-  return np.asarray(image.convert("RGB"))
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -154,9 +153,16 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-  """Writes uint8 pixels, [H, W, 3], as a PNG file, whole or not at all."""
+  """Writes a PNG file, whole or not at all, of pixels as `encode_png` takes them."""
   with whole_file(path) as partial:
-    Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
+    encode_png(partial, pixels)
+
+
+def encode_png(file: Path | BinaryIO, pixels: np.ndarray) -> None:
+  """Encodes sRGB uint8, [H, W, 3] or with alpha [H, W, 4], as a PNG that says it is sRGB."""
+  tags = PngInfo()
+  tags.add(b"sRGB", b"\1")  # relative colorimetric
+  Image.fromarray(pixels).save(file, format="PNG", compress_level=4, pnginfo=tags)
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 
 from hvsjnd_jax.data.config import DataConfig
-from hvsjnd_jax.data.images import ImageError, find_images, read_image
+from hvsjnd_jax.data.images import ImageError, Picture, decode_picture, find_images, read_image
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
@@ -90,9 +90,8 @@ class PhotoDataset:
       folder = Path(name)
       open_builder = tfds.builder_from_directory if folder.is_dir() else tfds.builder
       builder: Any = open_builder(name)
-      self._source = builder.as_data_source(split)
       encoded = {"image": tfds.decode.SkipDecoding()}
-      self._encoded = builder.as_data_source(split, decoders=encoded)
+      self._source = builder.as_data_source(split, decoders=encoded)
       self._name = f"{name}, {split}"
       self._version = f"{builder.info.full_name}, {split}"
     except Exception as error:  # TFDS raises many kinds of errors, with pages of explanation
@@ -107,24 +106,27 @@ class PhotoDataset:
 
   def __getitem__(self, index: int) -> Pixels:
     try:
-      return self.read(index)
+      return self.read(index).pixels
     except ImageError as error:
       raise DataError(f"{self.name(index)}: {error}") from None
 
-  def read(self, index: int) -> Pixels:
+  def read(self, index: int) -> Picture:
     """Reads an image; raises ImageError if that fails."""
     try:
-      example: Any = self._source[index]
+      encoded = self._read_encoded(index)
     except Exception as error:  # a damaged record raises many kinds of errors
       reason = str(error).strip().partition("\n")[0]
       raise ImageError(f"cannot be read: {reason}") from None
+    return decode_picture(encoded)
+
+  def _read_encoded(self, index: int) -> bytes:
+    example: Any = self._source[index]
     return example["image"]
 
   def read_size(self, index: int) -> tuple[int, int] | None:
     """Reads height and width from the encoded image's header; None if it cannot be read."""
     try:
-      example: Any = self._encoded[index]
-      with Image.open(io.BytesIO(example["image"])) as opened:
+      with Image.open(io.BytesIO(self._read_encoded(index))) as opened:
         return opened.height, opened.width
     except Exception:  # `read` will give the reason
       return None

@@ -5,19 +5,30 @@ import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
-from PIL import Image
 from tqdm import tqdm
 
-from hvsjnd_jax.data.images import ImageError, read_image
+from hvsjnd_jax.data.images import ImageError, encode_png, read_picture
 
 
-def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> list[tuple[Path, str]]:
+class Built(NamedTuple):
+  """What is to be said of photographs that were written, or were not.
+
+  Attributes:
+    errors: Those that could not be read, each with the reason.
+    remarks: What was remarkable about reading others.
+  """
+
+  errors: list[tuple[Path, str]]
+  remarks: list[tuple[Path, str]]
+
+
+def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> Built:
   """Writes photographs as a dataset with one split, "train", whole or not at all.
 
-  Each example holds "image", upright RGB, and "file", the path below `root`. TFDS shuffles the
+  Each example holds "image", upright sRGB, and "file", the path below `root`. TFDS shuffles the
   examples by their names.
 
   Args:
@@ -26,8 +37,7 @@ def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> list[tuple
     out: The folder to write, which must not exist.
 
   Returns:
-    The photographs that could not be read, each with the reason. If none could be read, no
-    folder is written.
+    What is to be said of the photographs. If none could be read, no folder is written.
   """
   with tempfile.TemporaryDirectory(dir=out.absolute().parent) as partial:
     builder = _Photographs(paths, root, data_dir=partial, file_format="array_record")
@@ -36,7 +46,7 @@ def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> list[tuple
       builder.download_and_prepare()
     if len(builder.errors) < len(paths):
       Path(builder.data_dir).rename(out)
-  return builder.errors
+  return Built(builder.errors, builder.remarks)
 
 
 class _Photographs(tfds.core.GeneratorBasedBuilder):
@@ -46,6 +56,7 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
   def __init__(self, paths: Sequence[Path], root: Path, **options: Any):
     self._paths, self._root = paths, root
     self.errors: list[tuple[Path, str]] = []
+    self.remarks: list[tuple[Path, str]] = []
     super().__init__(**options)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -60,12 +71,13 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in tqdm(self._paths, unit="image", disable=None):  # None shows no bar in a pipe
       try:
-        pixels = read_image(path)
+        picture = read_picture(path)
       except ImageError as error:
         self.errors.append((path, str(error)))
         continue
+      self.remarks += ((path, remark) for remark in picture.remarks)
       png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow to do it
-      Image.fromarray(pixels).save(png, format="PNG")
+      encode_png(png, picture.pixels)
       png.seek(0)
       name = str(path.relative_to(self._root))
       yield name, {"image": png, "file": name}

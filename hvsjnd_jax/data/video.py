@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from hvsjnd_jax.data.images import ImageError
+from hvsjnd_jax.data.images import ImageError, Picture
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
@@ -43,7 +43,7 @@ class Video:
     if not self._length:
       raise VideoError(f"{path}: ffmpeg finds no frames in it")
     try:
-      height, width, _ = self.read(0).shape
+      height, width, _ = self.read(0).pixels.shape
     except ImageError as error:
       raise VideoError(f"{path}: {error}") from None
     finally:
@@ -53,7 +53,7 @@ class Video:
   def __len__(self) -> int:
     return self._length
 
-  def read(self, index: int) -> Pixels:
+  def read(self, index: int) -> Picture:
     """Reads a frame; raises `ImageError` if ffmpeg cannot decode it."""
     if self._process is None or index < self._next:
       self.close()
@@ -72,7 +72,7 @@ class Video:
       if self._next > index:
         if self._next == self._length:
           self.close()
-        return frame
+        return Picture(frame)
 
   def close(self) -> None:
     """Ends ffmpeg, if it runs."""

@@ -21,8 +21,9 @@ at 0 to dark red at MAX and above:
   cvvdp         0-2   JOD lost at this place
   cvvdp_fhd     0-2   the same
 
-A difference is measured between 8-bit pictures, read as sRGB. Metrics compile for each size of
-image anew, which takes longer than to compute them; compiled code is kept in ~/.cache/hvsjnd_jax.
+A difference is measured between 8-bit pictures in sRGB, to which images with another colour profile
+are converted. Metrics compile for each size of image anew, which takes longer than to compute them;
+compiled code is kept in ~/.cache/hvsjnd_jax.
 
 Exit status: 0 when every pair was scored; 1 when an image had no partner or could not be used, or
 was too small for a metric, whose mean leaves it out; 2 when the command could not start or write
@@ -43,7 +44,7 @@ from jaxtyping import Float
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
-from hvsjnd_jax.cli.options import add_json
+from hvsjnd_jax.cli.options import add_json, add_max_megapixels, apply_max_megapixels
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.data.images import write_npy, write_png
@@ -119,11 +120,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="DIR",
     help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
   )
+  add_max_megapixels(parser)
   return parser.parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> int:
   keep_compilations(partial(report_error, "metrics"))
+  apply_max_megapixels(args)
   metrics = _parse_metrics(args.metrics)
   mapped = _find_mapped(args, metrics)
   pairs = find_pairs(args.distorted, args.reference, leave_out=args.maps)
@@ -181,10 +184,10 @@ def _score_all(
       if isinstance(outcome, HVSJNDError):
         yield {"path": str(path), "error": str(outcome)}
         continue
-      pair, (measured, maps) = outcome
+      picture, (measured, maps) = outcome
       if maps:
         _write_maps(args.maps / pairs.names[path], maps)
-      _, height, width, _ = pair.shape
+      _, height, width, _ = picture.pixels.shape
       yield {
         "name": str(pairs.names[path]),
         "distorted": str(path),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hvsjnd_jax import eval as command
 from hvsjnd_jax.cli.attempts import count_killed, read_killed
-from hvsjnd_jax.data.images import read_image
+from hvsjnd_jax.data.images import Picture, read_picture
 from hvsjnd_jax.runtime.memory import MemoryLimit
 from tests.support.evaluating import photos, report, run
 
@@ -98,13 +98,12 @@ def test_image_is_noted_before_it_is_read_and_not_after_the_end(
 ):
   noted: list[str] = []
 
-  def read(path: Path) -> np.ndarray:
+  def read(path: Path) -> Picture:
     noted.append(Path("out.jsonl.trying").read_text().splitlines()[-1])
     if path.name == "d.bmp":
       raise KeyboardInterrupt
-    return read_image(path)
+    return read_picture(path)
 
-  monkeypatch.setattr("hvsjnd_jax.cli.photographs.read_image", read)
   monkeypatch.setattr(command, "find_photographs", lambda *_, **__: photographs)
   photographs = command.Photographs([photos / "b.png", photos / "d.bmp"], read)
   assert run("--jsonl", "out.jsonl") == 130
@@ -147,7 +146,10 @@ def test_image_too_large_for_the_container_is_not_decoded(
   monkeypatch.setattr("hvsjnd_jax.cli.image_loop.measure_memory", lambda: 2 * 10**8)
   assert run("--path", photos, "--window", "128x128") == 1
   # 0.2 GB are taken, 0.02 by the window, and 1.6 by 80 bytes a pixel.
-  assert capsys.readouterr().err == (
+  wasteful, *lines = capsys.readouterr().err.splitlines()
+  assert wasteful.startswith("eval: --window 128x128: computes")
+  assert lines == [
     f"eval: {photos}/large.png: 5000x4000 pixels need about 1.8 GB of memory, and this container "
-    "allows 1.0 GB; reduce the image\neval: 1 of 4 files could not be used\n"
-  )
+    "allows 1.0 GB; reduce the image",
+    "eval: 1 of 4 files could not be used",
+  ]

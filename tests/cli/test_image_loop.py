@@ -82,7 +82,7 @@ def test_image_for_more_memory_than_there_is(
   errors = report("--path", photos, status=1)["errors"]
   assert len(errors) == 3
   assert re.fullmatch(
-    r"24x16 pixels need about 384000\.\d GB of memory, and .* \d+\.\d GB; reduce the image",
+    r"24x16 pixels need about 3840\d\d\.\d GB of memory, and .* \d+\.\d GB; reduce the image",
     errors[0]["error"],
   )
 

@@ -31,7 +31,7 @@ def test_folders_match_by_name(tmp_path: Path):
     "sub/a": photos / "sub/a.png",
   }
   assert not pairs.unmatched
-  distorted, reference = pairs.read(coded / "b.png")
+  distorted, reference = pairs.read(coded / "b.png").pixels
   assert (distorted == 9).all()
   assert (reference == 0).all()
   assert reference.shape == (4, 6, 3)
@@ -41,7 +41,7 @@ def test_files_need_no_common_name(tmp_path: Path):
   a, b = draw(tmp_path / "a.png"), draw(tmp_path / "b.png")
   pairs = find_pairs(a, b)
   assert pairs == ({a: b}, {a: Path("a")}, {})
-  assert pairs.read(a).dtype == np.uint8
+  assert pairs.read(a).pixels.dtype == np.uint8
 
 
 def test_images_without_a_partner_are_named(tmp_path: Path):
@@ -85,3 +85,13 @@ def test_faults_of_the_reference_name_it(tmp_path: Path):
     find_pairs(file, larger).read(file)
   with pytest.raises(ImageError, match=r"^not an image"):
     find_pairs(damaged, file).read(damaged)
+
+
+def test_remarks_say_which_image_they_are_of(tmp_path: Path):
+  for name in ("a.png", "b.png"):
+    Image.new("RGB", (6, 4)).save(tmp_path / name, icc_profile=b"broken" * 99)
+  first, second = (
+    find_pairs(tmp_path / "a.png", tmp_path / "b.png").read(tmp_path / "a.png").remarks
+  )
+  assert first.startswith("its colour profile is ignored")
+  assert second == f"its reference {tmp_path}/b.png: {first}"

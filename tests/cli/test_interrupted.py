@@ -19,7 +19,7 @@ from PIL import Image
 from hvsjnd_jax import weights
 from hvsjnd_jax.cli.outputs import write_json
 from hvsjnd_jax.data import __main__, tfds_writer
-from hvsjnd_jax.data.images import read_image
+from hvsjnd_jax.data.images import Picture, read_picture
 from hvsjnd_jax.eval import main
 from hvsjnd_jax.model.jnd_model import JNDModel
 
@@ -195,12 +195,12 @@ def test_interrupted_build_of_a_dataset_leaves_nothing(
 ):
   reads = itertools.count()
 
-  def read(path: Path) -> np.ndarray:
+  def read(path: Path) -> Picture:
     if next(reads) == 3:
       raise KeyboardInterrupt
-    return read_image(path)
+    return read_picture(path)
 
-  monkeypatch.setattr(tfds_writer, "read_image", read)
+  monkeypatch.setattr(tfds_writer, "read_picture", read)
   (photos / "notes.txt").unlink()
   before = set(tmp_path.iterdir())
   assert __main__.main(["build", "--images", str(photos), "--out", str(tmp_path / "out")]) == 130

@@ -83,7 +83,7 @@ def test_frames_of_a_video(video: Path, photos: Path):
   for index in (1, 2, 4, 0, 3):
     path = found.paths[1 + index]
     assert found.read_size(path) == (8, 10)
-    np.testing.assert_array_equal(found.read(path), np.full((8, 10, 3), index))
+    np.testing.assert_array_equal(found.read(path).pixels, np.full((8, 10, 3), index))
   assert found.read_size(found.paths[0]) == (16, 24)
 
 

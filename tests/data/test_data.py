@@ -1,6 +1,7 @@
 """The stream of training crops."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax.data.__main__ import main
+from hvsjnd_jax.data.color_profiles import SRGB_CURVE, build_profile
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.crops import Crops, RandomCrop, crop_stream, first_crop
+from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.data.sources import (
   DataError,
   PhotoDataset,
@@ -18,6 +21,7 @@ from hvsjnd_jax.data.sources import (
   SyntheticPhotos,
   open_photos,
 )
+from tests.support.colors import P3
 
 CROP_PX = 16
 
@@ -166,6 +170,54 @@ def test_dataset_holds_the_folder_s_photographs(
   stored = sorted(dataset[i].tobytes() for i in range(len(dataset)))
   assert stored == sorted(photos[i].tobytes() for i in range(len(photos)))
   assert len(PhotoDataset(str(out), "train[:2]")) == 2
+
+
+def test_dataset_holds_srgb(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+  green = Image.new("RGB", (30, 30), (0, 255, 0))
+  green.save(folder / "p3.png", icc_profile=build_profile(SRGB_CURVE, P3))
+  assert build("--images", folder, "--out", tmp_path / "dataset") == 0
+  assert capsys.readouterr().err == (
+    f"data: {folder}/p3.png: sRGB lacks the colours of 900 of 900 pixels, clipped\n"
+  )
+  dataset, photos = PhotoDataset(str(tmp_path / "dataset"), "train"), PhotoFolder(folder)
+  stored = sorted(dataset[i].tobytes() for i in range(len(dataset)))
+  assert stored == sorted(photos[i].tobytes() for i in range(len(photos)))
+  assert capsys.readouterr().err == "", "training repeats no remark"
+
+
+def test_dataset_of_others_is_read_as_files_are(
+  folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  """Other writers keep profiles and EXIF, as this one does not."""
+  original = next(iter(sorted(folder.iterdir())))
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  turned = tmp_path / "turned.png"
+  with Image.open(original) as image:
+    image.save(turned, exif=exif, icc_profile=build_profile((1.0,), P3))
+  assert build("--images", folder, "--out", tmp_path / "dataset") == 0
+  dataset = PhotoDataset(str(tmp_path / "dataset"), "train")
+  monkeypatch.setattr(dataset, "_read_encoded", lambda index: turned.read_bytes())
+  np.testing.assert_array_equal(dataset[0], read_image(turned))
+
+
+def test_limit_of_megapixels(
+  folder: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capfd: pytest.CaptureFixture[str],
+):
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 50 // 2)  # and restored afterwards
+  Image.new("RGB", (40, 50)).save(folder / "big.png")  # at the limit
+  assert build("--images", folder, "--out", tmp_path / "at") == 0
+  assert capfd.readouterr().err == "", "Pillow warns above half of its limit"
+  limit = ("--max-megapixels", 0.0019)
+  assert build("--images", folder, "--out", tmp_path / "above", *limit) == 1
+  assert re.fullmatch(
+    r"data: .*big.png: too large to be safe: .*2000 pixels.*; --max-megapixels raises the limit\n",
+    capfd.readouterr().err,
+  )
+  assert build("--images", folder, "--out", tmp_path / "below", "--max-megapixels", 0.0021) == 0
 
 
 def test_dataset_gives_a_stream_that_goes_on_from_any_step(folder: Path, tmp_path: Path):

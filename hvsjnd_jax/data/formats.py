@@ -1,0 +1,89 @@
+"""The formats of photographs, and the packages that some of them need."""
+
+import importlib
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from hvsjnd_jax.ops.errors import HVSJNDError
+
+# Pillow knows more, but starts other programs for some (EPS), and can only recognise others
+# (MPEG, HDF5).
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
+class _Plugin(NamedTuple):
+  """A package that teaches Pillow a format.
+
+  Attributes:
+    title: What people call the format.
+    package: The package's name in the index.
+    register: Imports it, and makes it known to Pillow.
+    extensions: Those of the format's files.
+    recognises: Whether a file that begins so is of the format.
+  """
+
+  title: str
+  package: str
+  register: Callable[[], object]
+  extensions: tuple[str, ...]
+  recognises: Callable[[bytes], bool]
+
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+
+_PLUGINS = {
+  "HEIF": _Plugin(
+    "HEIC",
+    "pillow-heif",
+    lambda: importlib.import_module("pillow_heif").register_heif_opener(),
+    (".heic", ".heif", ".hif"),
+    lambda head: head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS,
+  ),
+  "JXL": _Plugin(
+    "JPEG XL",
+    "pillow-jxl-plugin",
+    lambda: importlib.import_module("pillow_jxl"),
+    (".jxl",),
+    lambda head: head.startswith(_JXL_STARTS),
+  ),
+}
+
+EXTENSIONS = frozenset(
+  extension for extension, name in Image.registered_extensions().items() if name in _FORMATS
+).union(*(plugin.extensions for plugin in _PLUGINS.values()))
+
+
+class ImageError(HVSJNDError):
+  """A picture cannot be used. The message gives the reason, and not the file."""
+
+
+def open_image(file: BinaryIO) -> ImageFile.ImageFile:
+  """Opens a picture, and reads its header.
+
+  Raises:
+    UnidentifiedImageError: If it is no picture.
+    ImageError: If it needs a package that is not installed.
+  """
+  try:
+    return Image.open(file, formats=_FORMATS)
+  except UnidentifiedImageError:
+    file.seek(0)
+    head = file.read(16)
+    for name, plugin in _PLUGINS.items():
+      if plugin.recognises(head):
+        return _open_by_plugin(file, name, plugin)
+    raise
+
+
+def _open_by_plugin(file: BinaryIO, name: str, plugin: _Plugin) -> ImageFile.ImageFile:
+  try:
+    plugin.register()
+  except ImportError:
+    raise ImageError(
+      f"a {plugin.title} image, which needs a package: pip install {plugin.package}"
+    ) from None
+  file.seek(0)
+  return Image.open(file, formats=[name])

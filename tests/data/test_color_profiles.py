@@ -1,0 +1,165 @@
+"""Conversion to sRGB, against float64; what is clipped, and which profiles are refused."""
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from hvsjnd_jax.data.color_profiles import (
+  SRGB_CURVE,
+  Curve,
+  ProfileError,
+  build_profile,
+  convert_to_srgb,
+)
+from tests.support.colors import (
+  ADOBE,
+  BT2020,
+  P3,
+  PHOTO,
+  ROUNDING,
+  SRGB,
+  Chromaticities,
+  convert,
+  encode_srgb,
+  srgb_curve,
+)
+
+# Every channel at every 5th level, and all grays.
+GRID = (
+  np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3), axis=-1).reshape(-1, 52, 3).astype(np.uint8)
+)
+GRAYS = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=-1)
+
+SPACES = {
+  "adobe": ((563 / 256,), ADOBE),
+  "p3": (SRGB_CURVE, P3),
+  "bt2020": (SRGB_CURVE, BT2020),
+  "linear": ((1.0,), SRGB),
+  "apple": ((1.8,), SRGB),
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+  "pixels", [GRID.astype(np.uint8), GRAYS, PHOTO], ids=["all", "gray", "cat"]
+)
+def test_conversion_agrees_with_float64(space: str, pixels: np.ndarray):
+  curve, chromaticities = SPACES[space]
+  light = convert(pixels, lambda x: _apply(curve, x), chromaticities)
+  converted = convert_to_srgb(Image.fromarray(pixels), build_profile(curve, chromaticities))
+  found = np.asarray(converted.image)
+  np.testing.assert_allclose(found.astype(float), encode_srgb(light), rtol=0, atol=ROUNDING)
+  lacking, plainly = (
+    ((light < -margin) | (light > 1 + margin)).any(axis=-1) for margin in (1e-4, 0.1)
+  )
+  clipped = np.zeros(lacking.shape, bool) if converted.clipped is None else converted.clipped
+  assert not (clipped & ~lacking).any(), "a colour that sRGB has is called clipped"
+  assert clipped[plainly].all()
+
+
+def _apply(curve: Curve, samples: np.ndarray) -> np.ndarray:
+  return srgb_curve(samples) if curve is SRGB_CURVE else samples ** curve[0]
+
+
+def test_gray_profile():
+  gray = np.arange(256, dtype=np.uint8)[None]
+  converted = convert_to_srgb(Image.fromarray(gray), build_profile((1.0,), None))
+  assert converted.image.mode == "L"
+  assert converted.clipped is None
+  wanted = encode_srgb(gray / 255)
+  np.testing.assert_allclose(np.asarray(converted.image).astype(float), wanted, atol=ROUNDING)
+
+
+def test_16_bit_gray_is_converted_before_it_is_rounded():
+  samples = np.arange(0, 65536, 16, dtype=np.uint16)[None]
+  converted = convert_to_srgb(Image.fromarray(samples), build_profile((1.0,), None))
+  wanted = encode_srgb(samples / 65535)
+  np.testing.assert_allclose(np.asarray(converted.image).astype(float), wanted, atol=ROUNDING)
+
+
+def test_gray_with_a_profile_of_rgb():
+  gray = np.arange(256, dtype=np.uint8)[None]
+  converted = convert_to_srgb(Image.fromarray(gray), build_profile((1.0,), P3))
+  wanted = encode_srgb(gray / 255)[..., None]
+  np.testing.assert_allclose(np.asarray(converted.image).astype(float), wanted + [0] * 3, atol=1.1)
+
+
+@pytest.mark.parametrize(
+  ("mode", "profile"),
+  [
+    ("RGB", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()),
+    ("RGB", build_profile(SRGB_CURVE, SRGB)),
+    ("L", build_profile(SRGB_CURVE, None)),
+    ("L", build_profile(SRGB_CURVE, SRGB)),
+  ],
+  ids=["lcms", "ours", "gray", "gray_rgb"],
+)
+def test_srgb_profile_changes_nothing(mode: str, profile: bytes):
+  image = Image.fromarray(PHOTO).convert(mode)
+  converted = convert_to_srgb(image, profile).image.convert(mode)
+  np.testing.assert_array_equal(np.asarray(converted), np.asarray(image))
+
+
+def _lab_profile() -> bytes:
+  return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+
+
+ADOBE_PROFILE = build_profile((563 / 256,), ADOBE)
+
+
+@pytest.mark.parametrize(
+  ("mode", "profile", "reason"),
+  [
+    ("RGB", b"", "for unknown samples"),
+    ("RGB", b"junk" * 50, "for junk samples"),
+    ("RGB", ADOBE_PROFILE[:200], "damaged"),
+    ("RGB", ADOBE_PROFILE[:36] + b"none" + ADOBE_PROFILE[40:], "damaged"),
+    ("RGB", build_profile((2.0,), None), "for GRAY samples"),
+    ("CMYK", ADOBE_PROFILE, "for RGB samples"),
+    ("RGB", _lab_profile(), "for Lab samples"),
+  ],
+  ids=["empty", "junk", "short", "no_profile", "gray", "cmyk", "lab"],
+)
+def test_profile_that_cannot_be_used(mode: str, profile: bytes, reason: str):
+  with pytest.raises(ProfileError, match=reason):
+    convert_to_srgb(Image.new(mode, (8, 8)), profile)
+
+
+def test_damaged_profiles_bring_nothing_down():
+  image = Image.fromarray(PHOTO)
+  used = 0
+  for seed in range(300):
+    rng = np.random.default_rng(seed)
+    damaged = bytearray(ADOBE_PROFILE)
+    for place in rng.integers(len(damaged), size=4):
+      damaged[place] = rng.integers(256)
+    with contextlib.suppress(ProfileError):
+      used += convert_to_srgb(image, bytes(damaged)).image.size == image.size
+  assert 30 < used < 270
+
+
+@pytest.mark.parametrize(
+  ("curve", "chromaticities"),
+  [
+    ((0.0,), SRGB),
+    ((99.0,), None),
+    ((2.2,), ((0.3, 0.0), *SRGB[1:])),
+    ((2.2,), ((0.3, 0.3),) * 4),
+    ((2.2,), (SRGB[0], (0.64, 0.33), (0.63, 0.33), (0.62, 0.3301))),
+  ],
+  ids=["zero", "steep", "no_white", "one_color", "far"],
+)
+def test_display_that_cannot_be(curve: Curve, chromaticities: Chromaticities | None):
+  with pytest.raises(ProfileError):
+    build_profile(curve, chromaticities)
+
+
+def test_little_cms_reads_what_is_built():
+  profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(build_profile((2.2,), P3))).profile
+  assert profile.red_colorant is not None
+  assert profile.red_colorant[0] == pytest.approx((0.5151, 0.2412, -0.0011), abs=1e-4)
+  assert profile.is_matrix_shaper
