@@ -26,4 +26,5 @@ def keep_freed_memory() -> bool:
   except (AttributeError, OSError):
     return False
   options = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _PAD_BYTES}
-  return all([mallopt(option, value) for option, value in options.items()])
+  taken = [mallopt(option, value) for option, value in options.items()]
+  return all(taken)

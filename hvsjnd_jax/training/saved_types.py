@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from hvsjnd_jax.runtime.sharding import PyTree
 
@@ -30,7 +31,7 @@ def make_wide_target(folder: Path, like: PyTree) -> PyTree | None:
     OtherTypesError: If names, shapes or types differ in another way.
     Exception: Whatever Orbax raises where the folder is damaged.
   """
-  tree: Any = ocp.StandardCheckpointHandler().metadata(folder)
+  tree: Any = ocp.StandardCheckpointHandler().metadata(epath.Path(folder))
   flat = ocp.tree.to_flat_dict(tree.tree)
   saved = {path: leaf for path, leaf in flat.items() if leaf is not None}
   wanted = ocp.tree.to_flat_dict(like)
