@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 import hvsjnd_jax
-from hvsjnd_jax.cli.command import run_command
+from hvsjnd_jax.cli.command import report_error, run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
 from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
 from hvsjnd_jax.evaluation.comparison import CASES, Case
@@ -158,7 +158,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "ablations"))
   photos = PhotoFolder(args.data / "train")
   views = [_cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
   views = [view for view in views if view.shape[:2] == (_VIEW_PX, _VIEW_PX)]

@@ -19,6 +19,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.cli.command import run_command
+from hvsjnd_jax.cli.command import report_error, run_command
 from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.metrics import fsim, gmsd, ms_ssim
 from hvsjnd_jax.model.hvs_sd import HVSSD
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "domain"))
   study = read_noise_study(args.data)
   measures = _list_measures(args.models)
   correlations: dict[str, list[list[float]]] = {name: [] for name in measures}

@@ -29,6 +29,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.cli.command import UsageError, run_command
+from hvsjnd_jax.cli.command import UsageError, report_error, run_command
 from hvsjnd_jax.cli.photographs import Photographs, plan_window
 from hvsjnd_jax.data.images import ImageError, read_image
 from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
@@ -103,7 +104,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "human"))
   studies = [read_noise_study(args.data), read_jpeg_study(args.data)]
   window = plan_window(Photographs([file for study in studies for file in study.files]))
   models = {name: load_estimator(name, window) for name in (args.model, *BASELINES)}

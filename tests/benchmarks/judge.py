@@ -14,11 +14,12 @@ per cent. The losses are Butteraugli's 3-norm and maximum, 100 - SSIMULACRA 2, a
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax.cli.command import run_command
+from hvsjnd_jax.cli.command import report_error, run_command
 from hvsjnd_jax.cli.options import add_photographs
 from hvsjnd_jax.cli.photographs import find_photographs, plan_window
 from hvsjnd_jax.data.images import read_image
@@ -75,7 +76,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-  keep_compilations()
+  keep_compilations(partial(report_error, "judge"))
   photographs = find_photographs(args.path)
   window = plan_window(photographs)
   estimators = {name: load_estimator(name, window) for name in args.models}

@@ -205,7 +205,7 @@ def test_released_objective(
   model: JNDModel, vgg16: VGG16, classifier: ResNet34, draw_images: DrawImages
 ):
   """The first released form; each term is the one that its name says."""
-  forms = {"magnitude_form": "mean", "quality_form": "aic", "attention_form": "kl"}
+  forms: dict[str, Any] = {"magnitude_form": "mean", "quality_form": "aic", "attention_form": "kl"}
   config = JNDConfig(**PAPER | forms | {"magnitude_weight": 0.1})
   images, keys = draw_images(1, 168, 168), draw_keys(0)
   backbones = Backbones(vgg16, classifier)
