@@ -156,7 +156,7 @@ def fast_model() -> JNDModel:
 
 @pytest.fixture(scope="session")
 def small_hvs_sd(small_model: JNDModel) -> HVSSD:
-  return small_model.hvs_sd
+  return small_model.require_hvs_sd("test")
 
 
 @pytest.fixture(scope="session")

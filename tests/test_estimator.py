@@ -59,6 +59,7 @@ def test_analyze_is_estimate_and_degrade_in_one(small_model: JNDModel, draw_imag
   images = draw_images(1, 16, 24)
   jnd, priors = hvsjnd_jax.analyze(small_model, images)
   np.testing.assert_allclose(hvsjnd_jax.estimate(small_model, images), jnd, atol=SELF)
+  assert priors is not None
   np.testing.assert_allclose(hvsjnd_jax.degrade(small_model, images), priors.degraded, atol=SELF)
 
 
@@ -79,6 +80,7 @@ def test_any_size(
   jnd, priors = hvsjnd_jax.analyze(
     small_model, images, resolution=resolution, attention_layer=layer
   )
+  assert priors is not None
   assert jnd.shape == priors.degraded.shape == images.shape
   assert jnd.dtype == images.dtype
   assert ((jnd >= 0) & (jnd <= 1)).all()

@@ -64,14 +64,13 @@ def test_weights_stay_float32_in_a_float64_program(folder: Path):
 
 def test_saved_arrays_keep_their_order(folder: Path, model: JNDModel):
   """Safetensors would write a transposed view in the wrong order without a word."""
-  kernel = np.asarray(model.generator.conv1.kernel[...])
+  changed: Any = nnx.clone(model)
+  kernel = np.asarray(changed.generator.conv1.kernel[...])
   asymmetric = np.arange(kernel.size, dtype=np.float32).reshape(kernel.shape[::-1]).T
   assert not asymmetric.flags.c_contiguous
-  changed = nnx.clone(model)
-  kernel_of_numpy: Any = nnx.Param(asymmetric)
-  changed.generator.conv1.kernel = kernel_of_numpy
+  changed.generator.conv1.kernel = nnx.Param(asymmetric)
   weights.save(folder.with_name("asymmetric"), changed, provenance={})
-  loaded = weights.load(folder.with_name("asymmetric"))
+  loaded: Any = weights.load(folder.with_name("asymmetric"))
   np.testing.assert_array_equal(loaded.generator.conv1.kernel[...], asymmetric)
 
 

@@ -275,7 +275,7 @@ def test_lower_median_and_its_gradient(size: int):
 def test_ssim_of_a_negative(draw_images: Images):
   """scikit-image gives the plain form, and the published code's ends at 0."""
   image = np.asarray(draw_images(1, 48, 40), np.float64)
-  want = structural_similarity(
+  want: Any = structural_similarity(
     1 - image[0],
     image[0],
     gaussian_weights=True,

@@ -11,6 +11,7 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 
 @pytest.fixture(scope="module")
 def generator(model: JNDModel) -> JNDGenerator:
+  assert isinstance(model.generator, JNDGenerator)
   return model.generator
 
 

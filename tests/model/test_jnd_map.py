@@ -26,6 +26,7 @@ PUBLISHED: tuple[Resolution, ...] = ("reference", "native")
 
 @pytest.fixture(scope="module")
 def generator(model: JNDModel) -> JNDGenerator:
+  assert isinstance(model.generator, JNDGenerator)
   return model.generator
 
 
@@ -93,6 +94,7 @@ def test_fine_is_the_masking_threshold_at_first(hvs_sd_channels: int | None, siz
 def test_correction_is_bounded():
   model = draw_model(None)
   generator = model.generator
+  assert isinstance(generator, CorrectionNetwork)
   generator.leave.bias[...] = jax.numpy.asarray([-100.0, 0.0, 100.0])
   images = 0.25 + 0.5 * jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
   log_thresholds = jax.numpy.zeros(images.shape)

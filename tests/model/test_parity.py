@@ -42,6 +42,7 @@ def test_pipeline(golden: dict[str, np.ndarray], build_golden: Callable[[int], J
   model = build_golden(int(golden["weights_seed"]))
   image = jnp.asarray(golden["image"][None], jnp.float32) / 255
   jnd, priors = analyze(model, image)
+  assert priors is not None
   signs = jnp.asarray(golden["noise"], jnp.float32)
   distorted = inject(image, jnd, signs, lmbda=float(golden["lmbda"]))
   feature, recon, image_gradient = _inside(model, image)
@@ -51,7 +52,7 @@ def test_pipeline(golden: dict[str, np.ndarray], build_golden: Callable[[int], J
     "recon": recon,
     "recon_grad": 2 * (recon - image) / image.size,
     "recon_mse": jnp.square(recon - image).mean(),
-    "bpp": model.hvs_sd.bits_per_pixel(feature),
+    "bpp": model.require_hvs_sd("test").bits_per_pixel(feature),
     "image_grad_relu": jax.nn.relu(image_gradient),
     "cam": priors.attention,
     "jnd": jnd,
@@ -79,8 +80,8 @@ def _inside(model: JNDModel, image: jax.Array) -> tuple[jax.Array, jax.Array, ja
   """Feature, reconstruction, and the distortion's gradient as JAX itself derives it."""
 
   def distortion(image: jax.Array) -> tuple[jax.Array, Any]:
-    feature = model.hvs_sd.encoder(image)
-    recon = model.hvs_sd.decoder(feature)
+    feature = model.require_hvs_sd("test").encoder(image)
+    recon = model.require_hvs_sd("test").decoder(feature)
     return jnp.square(recon - image).mean(), (feature, recon)
 
   gradient, (feature, recon) = jax.grad(distortion, has_aux=True)(image)

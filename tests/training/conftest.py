@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, StageChoice, TrainConfig
+from hvsjnd_jax.training.config import RateDistortionConfig, StageChoice, TrainConfig
 from hvsjnd_jax.training.loop import train
-from tests.training.runs import PAPER, STEPS, MakeConfig, Reports
+from tests.training.runs import STEPS, MakeConfig, Reports, paper_config
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def make_config(photos: Path) -> MakeConfig:
       log_every_steps=1,
       checkpoint_every_steps=2,
       hvs_sd=RateDistortionConfig(channels=8, crop_px=16, ordering_weight=0.0, **small),
-      jnd=JNDConfig(crop_px=168, **PAPER, **small),
+      jnd=paper_config(crop_px=168, **small),
     )
     config.data.images = str(photos)
     return config

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.training.config import Stage, StageChoice, TrainConfig
+from hvsjnd_jax.training.config import JNDConfig, Stage, StageChoice, TrainConfig
 from hvsjnd_jax.training.running_means import Means
 from hvsjnd_jax.training.vision_losses import VISION_TERMS
 from hvsjnd_jax.training.workdir import restore_weights
@@ -83,3 +83,8 @@ PAPER: dict[str, Any] = {
   "visibility_weight": 7.0,
   **dict.fromkeys([f"{term}_weight" for term in (*VISION_TERMS, "structure", "departure")], 0.0),
 }
+
+
+def paper_config(**settings: Any) -> JNDConfig:
+  """Makes the settings of the paper's terms, with others in their place."""
+  return JNDConfig(**PAPER | settings)

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -92,9 +92,10 @@ def test_stage_two_begins_with_the_generator_of_its_own_seed(
   config.jnd.learning_rate = 1e-9  # what is trained stays as it began
   config.jnd.num_steps = 2
   train(config, tmp_path, report=Reports())
-  model = JNDModel(rngs=nnx.Rngs(0))
+  model: Any = JNDModel(hvs_sd_channels=8, rngs=nnx.Rngs(0))
   restore_weights(model, tmp_path, "jnd")
-  begun = JNDModel(rngs=nnx.Rngs(5)).generator.conv1.kernel[...]
+  first: Any = JNDModel(hvs_sd_channels=8, rngs=nnx.Rngs(5))
+  begun = first.generator.conv1.kernel[...]
   np.testing.assert_allclose(model.generator.conv1.kernel[...], begun, atol=1e-8)
 
 

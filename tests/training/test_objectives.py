@@ -17,13 +17,13 @@ from hvsjnd_jax.noise import inject, random_signs
 from hvsjnd_jax.training import losses, objectives, released_losses
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig
 from hvsjnd_jax.training.vision_losses import VISION_TERMS
-from tests.training.runs import PAPER
+from tests.training.runs import paper_config
 
 DrawImages = Callable[..., jax.Array]
 FlatImages = Callable[[int], jax.Array]
 
 # Weights that are all different, so that none can stand for another.
-CONFIG = JNDConfig(**PAPER)
+CONFIG = paper_config()
 # A weighted sum of a few float32 terms.
 SUM = 1e-5
 
@@ -192,7 +192,7 @@ def test_ordering_objective(small_hvs_sd: HVSSD, draw_images: DrawImages):
 
 
 def test_objective_without_hvs_sd(fast_model: JNDModel, draw_images: DrawImages):
-  weights = {f"{term}_weight": 0.0 for term in (*VISION_TERMS, "structure")}
+  weights: dict[str, Any] = {f"{term}_weight": 0.0 for term in (*VISION_TERMS, "structure")}
   config = JNDConfig(priors=False, **weights)
   total, terms = objectives.jnd_objective(
     fast_model, draw_images(1, 168, 168), draw_keys(0), config=config
@@ -205,8 +205,9 @@ def test_released_objective(
   model: JNDModel, vgg16: VGG16, classifier: ResNet34, draw_images: DrawImages
 ):
   """The first released form; each term is the one that its name says."""
-  forms: dict[str, Any] = {"magnitude_form": "mean", "quality_form": "aic", "attention_form": "kl"}
-  config = JNDConfig(**PAPER | forms | {"magnitude_weight": 0.1})
+  config = paper_config(
+    magnitude_form="mean", quality_form="aic", attention_form="kl", magnitude_weight=0.1
+  )
   images, keys = draw_images(1, 168, 168), draw_keys(0)
   backbones = Backbones(vgg16, classifier)
   graph, generator, frozen = nnx.split(model, nnx.PathContains("generator"), ...)
@@ -231,6 +232,8 @@ def test_released_objective(
   distorted = inject(images, analysis.jnd, signs, lmbda=config.lmbda)
   noisy = analyze(model, distorted, attention_layer=config.attention_layer).priors
   clean = analysis.priors
+  assert noisy is not None
+  assert clean is not None
   quality = jax.jit(released_losses.aic_loss)(
     noisy.degraded,
     clean.degraded,
@@ -250,7 +253,7 @@ def test_released_objective(
 def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
   """The distorted image itself is compared, not what the perceptual domain makes of it."""
   images, keys = draw_images(1, 168, 168), draw_keys(0)
-  config = JNDConfig(**PAPER, quality_domain="pixels")
+  config = paper_config(quality_domain="pixels")
   _, terms = jax.jit(lambda: objectives.jnd_objective(model, images, keys, config=config))()
   jnd = analyze(
     model, images, resolution=config.resolution, attention_layer=config.attention_layer
@@ -261,7 +264,7 @@ def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
 
 
 def test_aic_objective_needs_its_backbones(model: JNDModel, draw_images: DrawImages):
-  config = JNDConfig(**PAPER | {"quality_form": "aic"})
+  config = paper_config(quality_form="aic")
   with pytest.raises(ValueError, match=r"'aic' needs backbones: see weights\.load_vgg16"):
     jax.eval_shape(
       lambda images: objectives.jnd_objective(model, images, draw_keys(0), config=config),

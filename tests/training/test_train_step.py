@@ -43,7 +43,7 @@ class Run:
   def __init__(self, config: TrainConfig, stage: Stage):
     self.mesh = make_mesh(jax.devices()[:1])
     model = build_model(config)
-    model.hvs_sd = HVSSD(8, dtype=model.hvs_sd.encoder.dtype, rngs=nnx.Rngs(1))
+    model.hvs_sd = HVSSD(8, dtype=model.require_hvs_sd("test").encoder.dtype, rngs=nnx.Rngs(1))
     graph, params, self.frozen = split_model(model, stage)
     settings = config.settings(stage)
     self.state = replicate(init_state(params, settings), self.mesh)
