@@ -110,4 +110,4 @@ def test_report_does_not_take_an_image_s_place(
 
 def test_unknown_model(capsys: pytest.CaptureFixture[str]):
   assert main(["--model", "nobody"]) == 2
-  assert "--model: unknown model 'nobody'; known: default, paper" in capsys.readouterr().err
+  assert "--model: unknown model 'nobody'; known: default, fast, paper" in capsys.readouterr().err

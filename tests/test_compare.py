@@ -159,7 +159,7 @@ def test_weights_are_drawn_through_windows(
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
   "unknown model": (
     ("--models", "uniform,nowhere"),
-    "--models: unknown model 'nowhere'; known: default, paper, masking, uniform, bright, none, "
+    "--models: unknown model 'nowhere'; known: default, fast, paper, masking, uniform, bright, none, "
     "folders of weights",
   ),
   "no model": (("--models", ""), "--models: unknown model ''; known: default"),
@@ -196,7 +196,7 @@ def test_bad_psnr(capsys: pytest.CaptureFixture[str], db: str):
 
 def test_without_models_all_that_have_a_name_are_compared():
   parsed: Any = command._parse(["--psnr", "30"])
-  assert parsed.models.split(",") == ["default", "paper", "masking", *BASELINES]
+  assert parsed.models.split(",") == ["default", "fast", "paper", "masking", *BASELINES]
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "-"])

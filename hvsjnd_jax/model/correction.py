@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.model.extents import Extent, mask_outside, shrink_extent
+from hvsjnd_jax.model.layers import add_bias
 from hvsjnd_jax.ops.types import Images, RGBImages
 
 # Pixels of the image to one cell of the hidden layers, along each side. Convolutions of few
@@ -127,7 +128,7 @@ class CellConv(nnx.Module):
     cells = cells.reshape(b, rows, columns, _STRIDE**2 * c)
     kernel = self.kernel[...].astype(inputs.dtype)
     taps = kernel.reshape(3, 2, 3, 2, c, -1).swapaxes(1, 2).reshape(3, 3, _STRIDE**2 * c, -1)
-    return _convolve(cells, taps) + self.bias[...].astype(inputs.dtype)
+    return add_bias(_convolve(cells, taps), self.bias[...])
 
 
 class CellTranspose(nnx.Module):
@@ -151,7 +152,7 @@ class CellTranspose(nnx.Module):
     cells = _convolve(inputs, taps.reshape(3, 3, c, _STRIDE**2 * outputs))
     cells = cells.reshape(b, h, w, _STRIDE, _STRIDE, outputs).swapaxes(2, 3)
     images = cells.reshape(b, _STRIDE * h, _STRIDE * w, outputs)
-    return images + self.bias[...].astype(inputs.dtype)
+    return add_bias(images, self.bias[...])
 
 
 class DilatedConv(nnx.Module):
@@ -171,7 +172,7 @@ class DilatedConv(nnx.Module):
 
   def __call__(self, inputs: Images) -> Images:
     outputs = _convolve(inputs, self.kernel[...].astype(inputs.dtype), dilation=self.dilation)
-    return outputs + self.bias[...].astype(inputs.dtype)
+    return add_bias(outputs, self.bias[...])
 
 
 def _draw_kernel(rngs: nnx.Rngs, shape: tuple[int, ...], *, gain: float = 1.0) -> Array:

@@ -198,7 +198,8 @@ upsampling_conv.defvjp(
 )
 
 
-def _add_bias(outputs: Images, bias: Float[Array, " c"]) -> Images:
+def add_bias(outputs: Images, bias: Float[Array, " c"]) -> Images:
+  """Adds a bias to each channel, in the type of the outputs."""
   return outputs + lax.broadcast_to_rank(bias.astype(outputs.dtype), outputs.ndim)
 
 
@@ -234,7 +235,7 @@ class DownsamplingConv(nnx.Module):
 
   def __call__(self, inputs: Images) -> Images:
     outputs = downsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
-    return outputs if self.bias is None else _add_bias(outputs, self.bias[...])
+    return outputs if self.bias is None else add_bias(outputs, self.bias[...])
 
 
 class UpsamplingConv(nnx.Module):
@@ -252,7 +253,7 @@ class UpsamplingConv(nnx.Module):
 
   def __call__(self, inputs: Images) -> Images:
     outputs = upsampling_conv(inputs, self.kernel[...].astype(inputs.dtype))
-    return _add_bias(outputs, self.bias[...])
+    return add_bias(outputs, self.bias[...])
 
 
 class ReflectingConv(nnx.Module):
@@ -283,4 +284,4 @@ class ReflectingConv(nnx.Module):
       padded = extend_past(padded, extent, axis, step=2)
     outputs = _convolve(padded, kernel, stride=self.stride, padding=((0, 0), (0, self.stride)))
     width = -(-inputs.shape[2] // self.stride)
-    return _add_bias(outputs[:, :, :width], self.bias[...])
+    return add_bias(outputs[:, :, :width], self.bias[...])

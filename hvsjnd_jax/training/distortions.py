@@ -82,7 +82,7 @@ def _draw_copies(key: _Key, image: Image, thresholds: Image, *, copies: int) -> 
   residuals = jax.vmap(_draw_residual, (0, None, None))(jnp.stack(residual_keys), image, thresholds)
   rms = jnp.sqrt(jnp.square(residuals).mean(axis=(1, 2, 3), keepdims=True))
   scale = 10 ** (-psnr_db / 20) / jnp.maximum(rms, _LEAST_RMS)
-  return jnp.clip(image + scale * residuals, 0, 1)
+  return jnp.clip(image[None] + scale * residuals, 0, 1)
 
 
 def _draw_residual(key: _Key, image: Image, thresholds: Image) -> Image:
@@ -100,13 +100,13 @@ def _draw_noise(key: _Key, image: Image, thresholds: Image) -> Image:
   power_key, field_key, sign_key, kind_key, color_key = jax.random.split(key, 5)
   power = jax.random.uniform(power_key, minval=-0.6, maxval=1.3)
   scale = thresholds**power * jnp.exp(_draw_field(field_key, image.shape))
-  scale /= jnp.sqrt(jnp.square(scale).mean(axis=(0, 1)))
+  scale /= jnp.sqrt(jnp.square(scale).mean(axis=(0, 1), keepdims=True))
   signs = random_signs(sign_key, image.shape)
-  own, smooth, colored = jax.random.bernoulli(kind_key, jnp.asarray([0.5, 0.25, 0.3]), (3,))
+  own, smooth, colored = jax.random.bernoulli(kind_key, jnp.asarray([0.5, 0.25, 0.3]))
   signs = jnp.where(own, signs, signs[..., :1])
   signs = jnp.where(smooth, _smooth(signs), signs)
-  colors = jnp.exp(0.5 * jax.random.normal(color_key, (3,)) * colored)
-  return signs * scale * colors
+  colors = jnp.exp(0.5 * jax.random.normal(color_key, (1, 1, 3)))
+  return signs * scale * jnp.where(colored, colors, 1)
 
 
 def _draw_field(key: _Key, shape: tuple[int, ...]) -> Image:
@@ -149,7 +149,7 @@ def _draw_compression(key: _Key, image: Image, thresholds: Image) -> Image:
   blocks = colors.reshape(h // _BLOCK_PX, _BLOCK_PX, w // _BLOCK_PX, _BLOCK_PX, 3)
   basis = jnp.asarray(_COSINES, image.dtype)
   transform = functools.partial(jnp.einsum, "uy,vx,iyjxc->iujvc", precision="highest")
-  steps = factor * jnp.asarray(_STEPS, image.dtype)[:, None]
+  steps = factor * jnp.asarray(_STEPS, image.dtype)[None, :, None]
   kept = jnp.round(transform(basis, basis, blocks) / steps) * steps
   colors = transform(basis.T, basis.T, kept).reshape(h, w, 3)
   return colors @ jnp.asarray(np.linalg.inv(_YCBCR).T, image.dtype) / 255 + 0.5 - image

@@ -1,6 +1,5 @@
 """Every public function works where a program makes errors of JAX's implicit promotions."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -27,6 +26,7 @@ from hvsjnd_jax.training.config import (
   RateDistortionConfig,
 )
 from hvsjnd_jax.training.objectives import jnd_objective, rate_distortion_objective
+from tests.training.runs import paper_config
 
 # Tracing raises what computing would: nothing here is compiled.
 IMAGES = jax.ShapeDtypeStruct((2, 168, 176, 3), jnp.float32)
@@ -34,13 +34,10 @@ SMALL = jax.ShapeDtypeStruct((2, 16, 24, 3), jnp.float32)
 KEY = jax.random.key(0)
 
 
-def make_model() -> JNDModel:
-  model = JNDModel(rngs=nnx.Rngs(0))
-  model.hvs_sd = HVSSD(8, rngs=nnx.Rngs(1))
-  return model
-
-
-MODEL = nnx.eval_shape(make_model)
+MODEL = nnx.eval_shape(lambda: JNDModel(hvs_sd_channels=8, rngs=nnx.Rngs(0)))
+FINE = nnx.eval_shape(
+  lambda: JNDModel(resolution="fine", hvs_sd_channels=8, generator_channels=8, rngs=nnx.Rngs(0))
+)
 BACKBONES = nnx.eval_shape(lambda: Backbones(VGG16(rngs=nnx.Rngs(0)), ResNet34(rngs=nnx.Rngs(0))))
 
 
@@ -61,7 +58,8 @@ def estimate(**options: Any) -> None:
   def function(images: jax.Array, model: JNDModel) -> jax.Array:
     return hvsjnd_jax.estimate(model, images, **options)
 
-  jax.eval_shape(differentiate(function), SMALL, MODEL)
+  model = FINE if options.get("resolution") == "fine" else MODEL
+  jax.eval_shape(differentiate(function), SMALL, model)
 
 
 def inject(*shape: int) -> None:
@@ -74,10 +72,11 @@ def inject(*shape: int) -> None:
 def train_generator(**settings: Any) -> None:
   def function(model: JNDModel, images: jax.Array, backbones: Backbones) -> jax.Array:
     keys = jax.random.split(KEY, len(images))
-    config = dataclasses.replace(JNDConfig(), **settings)
     return jnd_objective(model, images, keys, config=config, backbones=backbones)[0]
 
-  jax.eval_shape(jax.grad(function), MODEL, IMAGES, BACKBONES)
+  config = paper_config(**settings) if settings else JNDConfig(quality_weight=1.0)
+  model = FINE if config.resolution == "fine" else MODEL
+  jax.eval_shape(jax.grad(function), model, IMAGES, BACKBONES)
 
 
 def train_hvs_sd() -> None:
@@ -110,6 +109,7 @@ CALLS: dict[str, Callable[[], Any]] = {
   "butteraugli_map": lambda: jax.eval_shape(metrics.butteraugli_map, IMAGES, IMAGES),
   "cvvdp_map": lambda: jax.eval_shape(metrics.cvvdp_map, IMAGES, IMAGES),
   "stage 1": train_hvs_sd,
+  "stage 2": train_generator,
   **{
     f"stage 2 {field} {value}": lambda field=field, value=value: train_generator(**{field: value})
     for field, values in {
@@ -138,8 +138,9 @@ def test_nothing_is_promoted(name: str, promotion: str):
 @pytest.mark.parametrize("promotion", PROMOTIONS)
 @pytest.mark.parametrize("resolution", get_args(Resolution))
 def test_nothing_is_promoted_in_windows(
-  small_model: JNDModel, resolution: Resolution, promotion: str
+  small_model: JNDModel, fine_model: JNDModel, resolution: Resolution, promotion: str
 ):
   image = np.zeros((1, 16, 24, 3), np.float32)
+  model = fine_model if resolution == "fine" else small_model
   with PROMOTIONS[promotion]():
-    hvsjnd_jax.estimate(small_model, image, resolution=resolution, window=(120, 128))
+    hvsjnd_jax.estimate(model, image, resolution=resolution, window=(120, 128))
