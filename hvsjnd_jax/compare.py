@@ -4,8 +4,8 @@
   python -m hvsjnd_jax.compare --path photos --psnr 32.57 --models default,uniform,W \\
     --json compared.json --sheet compared.png
 
-A model is one of the shipped weights, "default", "fast" or "paper"; a folder of other weights; a map
-from the literature; or "masking", the threshold that the default weights refine, without
+A model is one of the shipped weights, "default", "fast" or "paper"; a folder of other weights; a
+map from the literature; or "masking", the threshold that the default weights refine, without
 networks. Each model's map is scaled until its noise, of the same random signs for all, clipped
 and rounded to 8 bits, has the PSNR given, to 0.005 dB. In the first two tables each of R, G and
 B has it, so that models differ only in where they put the noise; in the third the three together

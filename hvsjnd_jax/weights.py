@@ -25,7 +25,7 @@ from flax.typing import Dtype
 
 from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
 from hvsjnd_jax.model.jnd_map import Resolution
-from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.model.jnd_model import JNDModel, check_dtype
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.ops.errors import HVSJNDError
 
@@ -200,6 +200,8 @@ def build_model(
     WeightsError: If a parameter is unknown, missing, of another shape or type, or not
       finite throughout; the message names all of them.
   """
+
+  check_dtype(dtype)  # under tracing, JAX would add to the message
 
   def make(*, rngs: nnx.Rngs) -> JNDModel:
     return JNDModel(dtype=dtype, rngs=rngs, **options)

@@ -132,7 +132,7 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory, model: JNDModel) ->
 def small_model(model: JNDModel) -> JNDModel:
   """A narrow HVS-SD and the full generator: quick, and the same code."""
   small = nnx.clone(model)
-  small.hvs_sd = HVSSD(8, rngs=nnx.Rngs(1))
+  small.hvs_sd, small.hvs_sd_channels = HVSSD(8, rngs=nnx.Rngs(1)), 8
   return small
 
 

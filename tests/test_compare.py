@@ -159,8 +159,8 @@ def test_weights_are_drawn_through_windows(
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
   "unknown model": (
     ("--models", "uniform,nowhere"),
-    "--models: unknown model 'nowhere'; known: default, fast, paper, masking, uniform, bright, none, "
-    "folders of weights",
+    "--models: unknown model 'nowhere'; known: default, fast, paper, masking, uniform, bright, "
+    "none, folders of weights",
   ),
   "no model": (("--models", ""), "--models: unknown model ''; known: default"),
   "folder without weights": (("--models", "photos"), "photos/manifest.json: No such file"),

@@ -105,8 +105,13 @@ def test_defaults_are_the_models(small_model: JNDModel, draw_images: DrawImages)
 @RESOLUTIONS
 @LAYERS
 def test_flat_images_give_finite_values_and_gradients(
-  model: JNDModel, flat_images: FlatImages, layer: AttentionLayer, resolution: Resolution
+  model: JNDModel,
+  fine_model: JNDModel,
+  flat_images: FlatImages,
+  layer: AttentionLayer,
+  resolution: Resolution,
 ):
+  model = fine_model if resolution == "fine" else model
   signs = hvsjnd_jax.random_signs(jax.random.key(0), (16, 16))
 
   @jax.jit
@@ -177,13 +182,14 @@ def test_bad_images_are_named(
 @pytest.mark.parametrize(
   ("options", "message"),
   [
+    ({"resolution": "fine"}, "these weights draw maps of resolution 'reference' or 'native' alone"),
     ({"resolution": "full"}, "resolution must be one of reference, native, fine; got 'full'"),
     (
       {"attention_layer": "encoder"},
       "attention_layer must be one of reconstruction, feature; got 'encoder'",
     ),
   ],
-  ids=["resolution", "attention"],
+  ids=["other generator", "resolution", "attention"],
 )
 def test_unknown_options_are_named(small_model: JNDModel, options: dict, message: str):
   with pytest.raises(ValueError, match=message):

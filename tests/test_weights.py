@@ -77,9 +77,11 @@ def test_saved_arrays_keep_their_order(folder: Path, model: JNDModel):
 def test_manifest_says_what_the_folder_holds(folder: Path):
   manifest = weights.read_manifest(folder)
   assert manifest == {
-    "format": 1,
+    "format": 2,
     "sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
     "parameters": {"hvs_sd": 1_725_571, "generator": 86_051},
+    "architecture": {"hvs_sd_channels": 128, "generator_channels": None},
+    "level": 1.0,
     "defaults": {"resolution": "reference", "attention": "reconstruction"},
     "note": "kept",
   }
@@ -98,13 +100,29 @@ DAMAGED = {
   "broken manifest": (lambda f: (f / MANIFEST_FILE).write_text('{"format": 1,'), "expected JSON"),
   "binary manifest": (lambda f: (f / MANIFEST_FILE).write_bytes(b"\xff\xfe"), "expected JSON"),
   "deep manifest": (lambda f: (f / MANIFEST_FILE).write_text("[" * 10**5), "expected JSON"),
-  "list as manifest": (lambda f: (f / MANIFEST_FILE).write_text("[1]"), "expected format 1"),
-  "future format": (lambda f: _edit_manifest(f, format=2), "expected format 1, got 2"),
-  "no format": (lambda f: _edit_manifest(f, format=None), "expected format 1, got None"),
+  "list as manifest": (lambda f: (f / MANIFEST_FILE).write_text("[1]"), "expected format 2"),
+  "future format": (lambda f: _edit_manifest(f, format=3), "expected format 2, got 3"),
+  "no format": (lambda f: _edit_manifest(f, format=None), "expected format 2, got None"),
+  "no architecture": (lambda f: _edit_manifest(f, architecture=None), "expected 'architecture'"),
+  "half an architecture": (
+    lambda f: _edit_manifest(f, architecture={"hvs_sd_channels": 8}),
+    "expected 'architecture' with hvs_sd_channels and generator_channels",
+  ),
+  "huge architecture": (
+    lambda f: _edit_manifest(
+      f, architecture={"hvs_sd_channels": 10**9, "generator_channels": None}
+    ),
+    "architecture.hvs_sd_channels must be a whole number from 1 to 4096; got 1000000000",
+  ),
+  "width of the published generator": (
+    lambda f: _edit_manifest(f, architecture={"hvs_sd_channels": 128, "generator_channels": 32}),
+    "architecture.generator_channels must be null; got 32",
+  ),
+  "no level": (lambda f: _edit_manifest(f, level=None), "level must be above 0 and finite"),
   "no hash": (lambda f: _edit_manifest(f, sha256=None), "expected the hash"),
   "no parameters": (
     lambda f: _edit_manifest(f, parameters=None),
-    "expected the weights of hvs_sd and generator, got nothing",
+    "expected the weights of hvs_sd and generator, or generator, got nothing",
   ),
   "no defaults": (lambda f: _edit_manifest(f, defaults=None), "expected 'defaults' with res"),
   "half the defaults": (
@@ -270,7 +288,7 @@ def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path, vg
     weights.load_vgg16(folder)
   with pytest.raises(WeightsError, match="expected the weights of classifier, got vgg16"):
     weights.load_classifier(tmp_path / "vgg16")
-  with pytest.raises(WeightsError, match="expected the weights of hvs_sd and generator, got vgg16"):
+  with pytest.raises(WeightsError, match="of hvs_sd and generator, or generator, got vgg16"):
     weights.load(tmp_path / "vgg16")
 
 

@@ -28,6 +28,9 @@ Resolution = Literal["reference", "native", "fine"]
 # How many channels the priors have that the correction network is given.
 PRIOR_CHANNELS = 7
 
+# Keeps the slope of the root finite.
+_LEAST_GRADIENT = 1e-6
+
 _REFERENCE_SIZES = ((88, 88), (176, 176))
 
 
@@ -69,7 +72,7 @@ def _describe(images: RGBImages, priors: Priors, log_thresholds: RGBImages) -> t
   """Gives the priors to the correction network, all in units of about one."""
   # Most of an input gradient is tiny next to its maximum. What is lost counts in thresholds.
   lost = (priors.degraded - images) * jnp.exp(-log_thresholds)
-  return priors.attention, jnp.sqrt(priors.gradient), lost
+  return priors.attention, jnp.sqrt(priors.gradient + _LEAST_GRADIENT), lost
 
 
 def enlarge_as_published(quarter: AnyArray, size: tuple[int, int]) -> AnyArray:

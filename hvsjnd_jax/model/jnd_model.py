@@ -59,7 +59,7 @@ class JNDModel(nnx.Module):
     dtype: Dtype | None = None,
     rngs: nnx.Rngs,
   ):
-    _check_dtype(dtype)
+    check_dtype(dtype)
     if (resolution == "fine") == (generator_channels is None):
       raise ValueError(
         "JNDModel: expected generator_channels for 'fine' maps alone; got "
@@ -103,14 +103,11 @@ class JNDModel(nnx.Module):
     """
     resolution = resolution or self.resolution
     attention_layer = attention_layer or self.attention_layer
-    own = ("fine",) if self.resolution == "fine" else ("reference", "native")
-    if resolution not in own:
-      raise ValueError(
-        f"resolution must be {' or '.join(own)} with these weights; got {resolution!r}"
-      )
-    known = get_args(AttentionLayer)
-    if attention_layer not in known:
-      raise ValueError(f"attention_layer must be {' or '.join(known)}; got {attention_layer!r}")
+    _check_option("resolution", resolution, get_args(Resolution))
+    _check_option("attention_layer", attention_layer, get_args(AttentionLayer))
+    if (resolution == "fine") != (self.resolution == "fine"):
+      own = "'fine'" if self.resolution == "fine" else "'reference' or 'native'"
+      raise ValueError(f"these weights draw maps of resolution {own} alone; got {resolution!r}")
     return resolution, attention_layer
 
   def require_hvs_sd(self, caller: str) -> HVSSD:
@@ -124,7 +121,17 @@ class JNDModel(nnx.Module):
     return self.hvs_sd
 
 
-def _check_dtype(dtype: Dtype | None) -> None:
+def _check_option(name: str, value: str, known: tuple[str, ...]) -> None:
+  if value not in known:
+    raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+
+
+def check_dtype(dtype: Dtype | None) -> None:
+  """Refuses types that layers cannot compute in.
+
+  Raises:
+    ValueError: If `dtype` is no type of floats of 16 bits or more.
+  """
   known = ("float32", "bfloat16", "float16")
   if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
     known += ("float64",)

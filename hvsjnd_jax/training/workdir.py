@@ -155,7 +155,8 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
     rngs=nnx.Rngs(0),
   )
   second = restore_weights(model, workdir, "jnd")
-  training = {"hvs_sd": second.pop("hvs_sd", {}), "jnd": second}
+  # Without HVS-SD there is no first stage.
+  training = {name: second.pop(name) for name in ("hvs_sd",) if name in second} | {"jnd": second}
   for run in training.values():
     _shorten_paths(run.get("config", {}))  # converted weights tell no config
   weights.save(out, model, provenance={"training": training})

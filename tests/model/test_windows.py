@@ -272,7 +272,7 @@ def test_defaults_are_the_weights_own(small_model: JNDModel, draw_images: DrawIm
   unnamed = windows.analyze(small_model, images, window=WINDOW)
   for got, want in zip(*map(jax.tree.leaves, (unnamed, named)), strict=True):
     np.testing.assert_array_equal(got, want)
-  with pytest.raises(ValueError, match="attention_layer must be reconstruction or feature"):
+  with pytest.raises(ValueError, match="attention_layer must be one of reconstruction, feature"):
     windows.analyze(small_model, images, window=WINDOW, attention_layer="encoder")  # pyright: ignore[reportArgumentType]
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
   *("README.md", "CONTRIBUTING.md"),
   *sorted(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")),
-  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "paper")),
+  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast", "paper")),
 )
 SIDE_PX = 176  # of the photographs: MS-SSIM needs at least 161
 
@@ -175,5 +175,5 @@ def test_readme_has_the_scores_of_the_default_card():
   rows = re.findall(
     r"^\| [^|]+ \|((?: [\d.]+ \|)+)$", (ROOT / "README.md").read_text(), re.MULTILINE
   )
-  assert len(rows) == 4
+  assert len(rows) == 5
   assert [row for row in rows if row not in card] == []
