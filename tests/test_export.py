@@ -47,23 +47,27 @@ numpy.savez("jnd.npz", both=jnd, one=estimate(images[:1]))
 
 
 @pytest.mark.parametrize(
-  ("resolution", "attention"), [(None, None), ("reference", "feature")], ids=["default", "options"]
+  ("model", "size", "options"),
+  [
+    ("default", r"1\.\d", {}),
+    ("fast", r"0\.\d", {}),
+    ("paper", r"7\.\d", {"resolution": "reference", "attention_layer": "feature"}),
+  ],
+  ids=["default", "fast", "options"],
 )
 def test_printed_lines_run_without_the_package(
-  folder: Path, capsys: pytest.CaptureFixture[str], resolution: str | None, attention: str | None
+  folder: Path, capsys: pytest.CaptureFixture[str], model: str, size: str, options: dict[str, Any]
 ):
-  options = [] if resolution is None else [f"--resolution={resolution}"]
-  options += [] if attention is None else [f"--attention-layer={attention}"]
-  assert main([*SIZE, "--out", "jnd.bin", *options]) == 0
+  words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+  assert main([*SIZE, "--model", model, "--out", "jnd.bin", *words]) == 0
   told, _, lines = capsys.readouterr().out.partition("\n\n")
-  assert re.match(r"jnd.bin: 7\.\d MB, .* of 19x26 images, for cpu, cuda, tpu[.]", told)
+  assert re.match(rf"jnd.bin: {size} MB, .* of 19x26 images, for cpu, cuda, tpu[.]", told)
   assert len(lines.splitlines()) == 3
 
   images = np.random.default_rng(0).random((2, 19, 26, 3), np.float32)
   np.save("images.npy", images)
   run_alone(lines, folder)
-  asked: dict[str, Any] = {"resolution": resolution, "attention_layer": attention}
-  wanted = np.asarray(hvsjnd_jax.estimate(hvsjnd_jax.load(), images, **asked))
+  wanted = np.asarray(hvsjnd_jax.estimate(hvsjnd_jax.load(model), images, **options))
   with np.load("jnd.npz") as maps:
     tolerance = FOLDED * wanted.max()
     np.testing.assert_allclose(maps["both"], wanted, rtol=0, atol=tolerance)

@@ -130,13 +130,13 @@ def test_run_from_before_a_setting_existed_goes_on(
   shutil.copytree(workdir, tmp_path / "run")
 
   def forget(notes: dict[str, Any]) -> None:
-    del notes["config"]["jnd"]["quality_form"], notes["config"]["jnd"]["vgg16"]
+    del notes["config"]["jnd"]["attention_form"], notes["config"]["jnd"]["vgg16"]
 
   edit_notes(tmp_path / "run", "jnd", forget)
   config = make_config("jnd")
   train(config, tmp_path / "run", report=Reports())
-  config.jnd.quality_form = "ms_ssim"
-  with pytest.raises(TrainError, match="quality_form was 'ms_ssim_gmsd' and is 'ms_ssim'"):
+  config.jnd.attention_form = "kl"
+  with pytest.raises(TrainError, match="attention_form was 'l1' and is 'kl'"):
     train(config, tmp_path / "run", report=Reports())
 
 

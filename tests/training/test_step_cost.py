@@ -13,6 +13,7 @@ import pytest
 from hvsjnd_jax.training.config import RateDistortionConfig, TrainConfig
 from hvsjnd_jax.training.step_cost import TopologyError, compile_ahead, open_topology
 from hvsjnd_jax.training.workdir import TrainError
+from tests.training.runs import paper_config
 
 ROOT = Path(__file__).parents[2]
 CHIPS = 4
@@ -40,8 +41,7 @@ def test_cost_on_the_devices_at_hand():
 
 def test_networks_of_aic_are_inputs_of_the_step():
   """And no constants of its program."""
-  config = TrainConfig()
-  config.jnd.batch_size, config.jnd.crop_px = 1, 168
+  config = TrainConfig(jnd=paper_config(batch_size=1, crop_px=168))
   plain = compile_ahead(config, "jnd", jax.devices()[:1])
   config.jnd.quality_form = "aic"
   cost = compile_ahead(config, "jnd", jax.devices()[:1])

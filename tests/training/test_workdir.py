@@ -13,7 +13,7 @@ from hvsjnd_jax import weights
 from hvsjnd_jax.train import main
 from hvsjnd_jax.training.loop import train
 from hvsjnd_jax.training.workdir import export
-from tests.training.runs import STEPS, MakeConfig, Reports, read_weights
+from tests.training.runs import STEPS, MakeConfig, Reports, paper_config, read_weights
 
 
 def test_settings_of_a_stage_are_written_without_the_other_s(workdir: Path):
@@ -45,9 +45,9 @@ def test_export_carries_weights_and_defaults(
   assert main(["export", f"--workdir={workdir}", f"--out={tmp_path}/w"]) == 0
   assert capsys.readouterr() == (f"{tmp_path}/w: weights written\n", "")
   loaded = weights.load(tmp_path / "w")
-  assert (loaded.resolution, loaded.attention_layer) == ("fine", "reconstruction")
+  assert (loaded.resolution, loaded.attention_layer) == ("native", "reconstruction")
   manifest = json.loads((tmp_path / "w/manifest.json").read_text())
-  assert manifest["parameters"] == {"hvs_sd": 1_725_571, "generator": 86_051}
+  assert manifest["parameters"] == {"hvs_sd": 8_011, "generator": 86_051}
   assert manifest["training"]["jnd"]["steps"] == STEPS
   trained = read_weights(workdir, "jnd")
   for path, leaf in jax.tree_util.tree_flatten_with_path(nnx.state(loaded))[0]:
@@ -56,3 +56,19 @@ def test_export_carries_weights_and_defaults(
 
   assert main(["export", f"--workdir={workdir}", f"--out={tmp_path}/w"]) == 2
   assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_generator_without_hvs_sd_is_trained_and_exported(make_config: MakeConfig, tmp_path: Path):
+  config = make_config("jnd")
+  config.jnd = paper_config(
+    **{"priors": False, "resolution": "fine", "generator_channels": 8, "crop_px": 168},
+    **{"quality_weight": 0.0, "attention_weight": 0.0, "departure_weight": 1.0},
+    **{"num_steps": STEPS, "batch_size": 1, "warmup_steps": 1},
+  )
+  train(config, tmp_path / "run", report=Reports())
+  export(tmp_path / "run", tmp_path / "w", level=0.25)
+  model = weights.load(tmp_path / "w")
+  assert (model.hvs_sd, model.resolution, model.level) == (None, "fine", 0.25)
+  manifest = weights.read_manifest(tmp_path / "w")
+  assert manifest["parameters"].keys() == {"generator"}
+  assert manifest["training"].keys() == {"jnd"}
