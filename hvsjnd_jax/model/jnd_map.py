@@ -69,7 +69,13 @@ def _describe(images: RGBImages, priors: Priors, log_thresholds: RGBImages) -> t
   """Gives the priors to the correction network, all in units of about one."""
   # Most of an input gradient is tiny next to its maximum. What is lost counts in thresholds.
   lost = (priors.degraded - images) * jnp.exp(-log_thresholds)
-  return priors.attention, jnp.sqrt(priors.gradient), lost
+  return priors.attention, _sqrt_from_zero(priors.gradient), lost
+
+
+def _sqrt_from_zero(values: RGBImages) -> RGBImages:
+  """Takes the square root, whose slope at 0 is taken to be 0: NaN would come of an infinite one."""
+  positive = values > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1)), 0)
 
 
 def enlarge_as_published(quarter: AnyArray, size: tuple[int, int]) -> AnyArray:
