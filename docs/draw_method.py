@@ -29,12 +29,12 @@ LMBDA = 10
 PART = np.s_[66:186, 110:290]  # the part of the photograph that is shown: the eyes
 
 # All lengths are in inches, from the bottom left.
-WIDTH, HEIGHT = 12.0, 7.8
+WIDTH, HEIGHT = 12.0, 7.98
 DPI = 150
 PANEL = (1.8, 1.2)
 LEFT, MARGIN = 0.45, 0.22  # where each row's first panel begins, and the arrow that leads to it
 # For each row, the bottom of its panels, and the bottom and top of its band.
-ROWS = ((5.72, 5.3, 7.74), (3.2, 2.78, 5.22), (0.7, 0.06, 2.7))
+ROWS = ((5.72, 5.3, 7.92), (3.2, 2.78, 5.22), (0.7, 0.06, 2.7))
 
 INK, GRAY, FILL, TRAINING = "#222222", "#666666", "#d5dbe3", "#a34700"
 DASHES = (0, (4, 2))
@@ -49,7 +49,9 @@ def compute() -> Panels:
   image = jnp.asarray(skimage.data.chelsea()[None], jnp.float32) / 255
   model = hvsjnd_jax.load()
   jnd, seen = hvsjnd_jax.analyze(model, image)
-  drawn = hvsjnd_jax.estimate(model, image, resolution="native")
+  assert seen is not None
+  assert model.hvs_sd is not None
+  masked = model.level * masking.threshold(image)
   signs = hvsjnd_jax.random_signs(jax.random.key(0), image.shape[1:3])
   distorted = hvsjnd_jax.inject(image, jnd, signs, lmbda=LMBDA)
   noisy = priors.compute_priors(model.hvs_sd, distorted, attention_layer=model.attention_layer)
@@ -61,8 +63,8 @@ def compute() -> Panels:
     return visible_jnd(cut(maps))
 
   gradient, _ = brighten(seen.gradient)
-  drawn_picture, drawn_white = brighten(drawn)
-  masked_picture, masked_white = brighten(masking.threshold(image))
+  correction_picture, correction_white = brighten(jnd / masked)
+  masked_picture, masked_white = brighten(masked)
   jnd_picture, jnd_white = brighten(jnd)
   decibels = float(psnr(distorted, image)[0])
   return {
@@ -70,9 +72,9 @@ def compute() -> Panels:
     "x2": ("perceptual domain $x_2$", to_uint8(cut(seen.degraded))),
     "xc": ("attention $x_c$:\nGrad-CAM at $x_2$", jet(cut(seen.attention)[..., 0])),
     "xg": ("input gradient $x_g$:\n$\\max(dD/dx,\\, 0)$", gradient),
-    "g": (f"drawn $g$\n(white: {drawn_white:.3f})", drawn_picture),
+    "c": (f"correction $e^{{\\,c}}$\n(white: {correction_white:.2f})", correction_picture),
     "t": (
-      f"masking threshold $T(x)$\n(white: {255 * masked_white:.0f} gray levels)",
+      f"masking threshold $L \\cdot T(x)$\n(white: {255 * masked_white:.2f} gray levels)",
       masked_picture,
     ),
     "xj": (f"JND map $x_j$\n(white: {255 * jnd_white:.2f} gray levels)", jnd_picture),
@@ -138,7 +140,7 @@ def draw(panels: Panels) -> Figure:
   width, height = PANEL
   heads = (
     "1   What vision loses: HVS-SD, and two priors read off it",
-    "2   How much each pixel bears: what the generator draws, in masking thresholds",
+    "2   How much each pixel bears: the masking threshold, corrected by a network",
     "3   Noise that hides",
   )
   for head, colour, (_, bottom, top) in zip(heads, BANDS, ROWS, strict=True):
@@ -165,44 +167,50 @@ def draw(panels: Panels) -> Figure:
     end = left + width - 0.15
     canvas.arrow((centre, middle + 0.26), (centre, over), (end, over), (end, floor + height))
 
-  _lead_on(canvas, 0, (x, xc, xg), "$x,\\; x_c,\\; x_c \\cdot x_g$")
+  _lead_on(canvas, 0, (x, x2, xc, xg), "$x,\\; x_c,\\; \\sqrt{x_g},\\; (x_2 - x)\\,/\\,T$", 2.6)
 
-  # Row 2: generator, g, T, xj, r.
+  # Row 2: network, exp(c), T, xj, r.
   floor, _, _ = ROWS[1]
   middle = floor + height / 2
-  generator, drawn, threshold, jnd, signs = LEFT, 2.75, 5.05, 7.4, 9.94
-  _draw_generator(canvas, generator, floor, generator + width)
-  canvas.arrow((generator + width, middle), (drawn, middle))
-  for name, left in (("g", drawn), ("t", threshold), ("xj", jnd), ("r", signs)):
+  network, correction, threshold, jnd, signs = LEFT, 2.75, 5.05, 7.4, 9.94
+  _draw_correction_network(canvas, network, floor, network + width)
+  canvas.arrow((network + width, middle), (correction, middle))
+  start, end, under = threshold + width / 2, network + width / 2, floor - 0.11
+  canvas.arrow((start, floor), (start, under), (end, under), (end, floor))
+  canvas.write(network + width + 0.25, under + 0.03, "$\\log\\,T$", ha="center", fontsize=9.5)
+  for name, left in (("c", correction), ("t", threshold), ("xj", jnd), ("r", signs)):
     canvas.show(left, floor, panels[name])
   for symbol, centre in (("×", threshold - 0.25), ("=", jnd - 0.275)):
     canvas.write(centre, middle, symbol, fontsize=18, ha="center", va="center")
 
-  _lead_on(canvas, 1, (jnd, signs), "$\\lambda \\cdot r \\cdot x_j$")
+  _lead_on(canvas, 1, (jnd, signs), "$\\lambda \\cdot r \\cdot x_j$", 9.25)
 
-  # Row 3: y; in training HVS-SD, y2, yc, losses.
+  # Row 3: y; in training the models of vision, HVS-SD, y2, yc.
   floor, _, _ = ROWS[2]
   canvas.show(LEFT, floor, panels["y"])
   _draw_training(canvas, panels, floor)
   return canvas.figure
 
 
-def _lead_on(canvas: Canvas, row: int, panels: tuple[float, ...], word: str) -> None:
+def _lead_on(
+  canvas: Canvas, row: int, panels: tuple[float, ...], word: str, word_left: float
+) -> None:
   """Draws the arrow from panels, given by their left sides, to the start of the next row."""
   floor, (end, _, _) = ROWS[row][0], ROWS[row + 1]
-  middle, bus = end + PANEL[1] / 2, floor - 0.22
+  middle, bus = end + PANEL[1] / 2, floor - 0.26
   centres = [left + PANEL[0] / 2 for left in panels]
   for centre in centres:
     canvas.line((centre, floor), (centre, bus))
   canvas.arrow((centres[-1], bus), (MARGIN, bus), (MARGIN, middle), (LEFT, middle))
-  canvas.write(3.3, bus + 0.03, word, fontsize=9.5)
+  canvas.write(word_left, bus + 0.03, word, fontsize=9.5)
 
 
 def _draw_hvs_sd(canvas: Canvas, left: float, floor: float, right: float) -> None:
   height = PANEL[1]
   middle, centre = floor + height / 2, (left + right) / 2
   canvas.box(left, floor, right, floor + height)
-  canvas.write(left, floor + height + 0.05, "HVS-SD, trained to\ncompress photographs")
+  caption = "HVS-SD, trained to compress,\nand to order distortions\nas vision does"
+  canvas.write(left, floor + height + 0.05, caption, linespacing=1.15)
   for outer, inner, word in (
     (left + 0.1, centre - 0.1, "encoder"),
     (right - 0.1, centre + 0.1, "decoder"),
@@ -223,31 +231,30 @@ def _draw_hvs_sd(canvas: Canvas, left: float, floor: float, right: float) -> Non
     canvas.write((outer + inner) / 2, middle, word, ha="center", va="center", fontsize=8)
 
 
-def _draw_generator(canvas: Canvas, left: float, floor: float, right: float) -> None:
+def _draw_correction_network(canvas: Canvas, left: float, floor: float, right: float) -> None:
   height = PANEL[1]
   canvas.box(left, floor, right, floor + height)
-  canvas.write(left, floor + height + 0.05, "generator:\nsix convolutions")
-  for i, size in enumerate((0.76, 0.46, 0.46, 0.26, 0.26, 0.26)):
+  canvas.write(left, floor + height + 0.05, "correction network $N$:\ntwo dilated convolutions")
+  for i, size in enumerate((0.76, 0.46, 0.46, 0.76)):
     canvas.axes.add_patch(
       Rectangle(
-        (left + 0.17 + 0.25 * i, floor + 0.72 - size / 2),
-        0.16,
+        (left + 0.32 + 0.33 * i, floor + 0.72 - size / 2),
+        0.17,
         size,
         facecolor=FILL,
         edgecolor=INK,
         linewidth=0.7,
       )
     )
-  canvas.write(
-    (left + right) / 2, floor + 0.08, "to ¼ of the size, and back", ha="center", fontsize=8
-  )
+  words = "cells of 2x2, and back"
+  canvas.write((left + right) / 2, floor + 0.08, words, ha="center", fontsize=8)
 
 
 def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
   """Draws what is compared while the generator is trained, with dashed lines."""
   width, height = PANEL
   middle = floor + height / 2
-  network, y2, yc, losses = 3.0, 4.55, 6.75, 8.85
+  models, network, y2, yc = 3.1, 6.15, 7.65, 9.85
   _, bottom, top = ROWS[2]
   canvas.box(
     *(2.62, bottom + 0.08, WIDTH - 0.16, top - 0.08),
@@ -256,10 +263,27 @@ def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
     linestyle=DASHES,
   )
   canvas.write(2.78, top - 0.32, "In training only", weight="bold", color=TRAINING, fontsize=10)
-  canvas.arrow((LEFT + width, middle), (network, middle), training=True)
-  canvas.box(network, middle - 0.35, network + 1.2, middle + 0.35)
-  canvas.write(network + 0.6, middle, "HVS-SD,\nfrozen", ha="center", va="center", linespacing=1.3)
-  canvas.arrow((network + 1.2, middle), (y2, middle), training=True)
+
+  canvas.arrow((LEFT + width, middle), (models, middle), training=True)
+  canvas.box(models, floor, models + 2.3, floor + height)
+  canvas.write(models, floor + height + 0.05, "the default weights: $y$ and $x$, by")
+  canvas.write(
+    models + 0.15,
+    middle,
+    "Butteraugli, and its peaks\nSSIMULACRA 2\nColorVideoVDP\nstructure: MS-SSIM, GMSD",
+    va="center",
+    linespacing=1.45,
+  )
+
+  branch, under = models - 0.2, floor - 0.3
+  centre = network + 0.5
+  canvas.line((branch, middle), (branch, under), training=True)
+  canvas.arrow((branch, under), (centre, under), (centre, middle - 0.35), training=True)
+  canvas.box(network, middle - 0.35, network + 1.0, middle + 0.35)
+  canvas.write(centre, middle, "HVS-SD,\nfrozen", ha="center", va="center", linespacing=1.3)
+  words = 'the weights "paper": magnitude,\nquality, attention'
+  canvas.write(network, floor + height + 0.05, words, linespacing=1.15)
+  canvas.arrow((network + 1.0, middle), (y2, middle), training=True)
   canvas.arrow((y2 + width, middle), (yc, middle), training=True)
   for name, left, other, word in (
     ("y2", y2, "$x_2$", "quality"),
@@ -270,18 +294,6 @@ def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
     canvas.arrow((centre, floor), (centre, floor - 0.3), training=True, head="<|-|>")
     canvas.write(centre, floor - 0.5, other, ha="center", fontsize=10)
     canvas.write(centre + 0.1, floor - 0.2, word, va="center", color=TRAINING)
-  canvas.write(
-    losses,
-    middle,
-    "What the generator is trained for\n\n"
-    "magnitude: noise of 0.5 thresholds,\n"
-    "   the geometric mean of $\\lambda \\cdot x_j / T$\n"
-    "quality: $y_2$ close to $x_2$\n"
-    "attention: $y_c$ close to $x_c$\n"
-    "visibility: mean $(\\lambda \\cdot x_j / T)^2$ low",
-    va="center",
-    linespacing=1.45,
-  )
 
 
 def main() -> None:

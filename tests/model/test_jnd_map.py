@@ -113,6 +113,16 @@ def test_gradients_of_fine_maps(check_gradient: Callable[..., None]):
   check_gradient(forward, model.generator, np.random.default_rng(0).random((1, 9, 12, 10)))
 
 
+def test_gradients_are_finite_where_the_input_gradient_is_zero():
+  model = unsettle(draw_model(8, width=4))
+  maps = jax.random.uniform(jax.random.key(0), (1, 9, 12, 10)).at[..., 6:9].set(0)
+
+  def total(maps: jax.Array) -> jax.Array:
+    return draw_jnd(model.generator, *_split(maps), resolution="fine").sum()
+
+  assert np.isfinite(jax.grad(total)(maps)).all()
+
+
 def test_reference_is_the_same_on_the_host():
   quarter = np.random.default_rng(0).normal(size=(30, 41, 3)).astype(np.float32)
   got = enlarge_as_published(quarter, (118, 163))
