@@ -174,7 +174,7 @@ def compute_threshold(images: Tensor) -> Tensor:
   light = ((mean + 3.3 * level) / (0.5 + 3.3 * level)) ** -0.36
   own = local_mean(images)
   color = ((own + 6 * level) / (mean + 6 * level)) ** -0.7
-  z = (images - own) * (variance + (1.5 * level) ** 2).rsqrt()
+  z = (images - own) * (variance + (1.4 * level) ** 2).rsqrt()
   return contrast * light * color * (-3 * (z / 2).tanh()).exp()
 
 

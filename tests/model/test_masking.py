@@ -29,7 +29,7 @@ def test_threshold(draw_images: DrawImages):
   luma = gather(images @ np.asarray(masking.LUMA)[:, None])
   mean, variance = np.nanmean(luma, axis=-1), np.nanvar(luma, axis=-1)
   own_mean = np.nanmean(gather(images), axis=-1)
-  z = (images - own_mean) / np.sqrt(variance + (1.5 / 255) ** 2)
+  z = (images - own_mean) / np.sqrt(variance + (1.4 / 255) ** 2)
   contrast = np.sqrt((4 / 255) ** 2 + variance)
   light = ((mean + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.36
   color = ((own_mean + 6 / 255) / (mean + 6 / 255)) ** -0.7
