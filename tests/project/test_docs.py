@@ -38,7 +38,7 @@ CHECKPOINTS = {
 ONE_STEP = (
   *("--config.hvs_sd.num_steps=1", "--config.hvs_sd.warmup_steps=0", "--config.hvs_sd.crop_px=16"),
   *("--config.jnd.num_steps=1", "--config.jnd.warmup_steps=0", "--config.jnd.batch_size=1"),
-  "--config.jnd.crop_px=168",
+  *("--config.jnd.crop_px=168", "--config.hvs_sd.ordering_weight=0"),
 )
 # Replaces the sizes of large images on which a page measures time or memory.
 SMALLER = {"(1, 512, 768, 3)": "(1, 64, 96, 3)", "10000": "200"}

@@ -73,6 +73,11 @@ def shipped() -> JNDModel:
   return hvsjnd_jax.load()
 
 
+def load(resolution: Resolution) -> JNDModel:
+  """Loads shipped weights that draw maps of this resolution."""
+  return hvsjnd_jax.load("default" if resolution == "fine" else "paper")
+
+
 FORMS = pytest.mark.parametrize(
   ("shape", "resolution", "attention_layer"),
   [
@@ -86,7 +91,6 @@ FORMS = pytest.mark.parametrize(
 @FORMS
 @given(data=st.data())
 def test_map_is_finite_and_in_range_and_a_batch_its_images(
-  shipped: JNDModel,
   shape: tuple[int, int],
   resolution: Resolution,
   attention_layer: AttentionLayer,
@@ -96,7 +100,7 @@ def test_map_is_finite_and_in_range_and_a_batch_its_images(
 
   def estimate(images: Any) -> np.ndarray:
     options: Any = {"resolution": resolution, "attention_layer": attention_layer}
-    return np.asarray(hvsjnd_jax.estimate(shipped, images, **options))
+    return np.asarray(hvsjnd_jax.estimate(load(resolution), images, **options))
 
   jnd = estimate(images)
   assert (jnd.shape, jnd.dtype) == (images.shape, np.float32)
@@ -111,7 +115,6 @@ def test_map_is_finite_and_in_range_and_a_batch_its_images(
 @FORMS
 @given(data=st.data())
 def test_a_value_that_is_not_finite_spoils_its_image_alone(
-  shipped: JNDModel,
   shape: tuple[int, int],
   resolution: Resolution,
   attention_layer: AttentionLayer,
@@ -124,8 +127,8 @@ def test_a_value_that_is_not_finite_spoils_its_image_alone(
   spoilt[1, *place] = data.draw(st.sampled_from((np.nan, np.inf, -np.inf)))
   options: Any = {"resolution": resolution, "attention_layer": attention_layer}
   with pytest.raises(ValueError, match="estimate: expected finite values, got images with"):
-    hvsjnd_jax.estimate(shipped, spoilt, **options)
-  whole, jnd = (_jitted_estimate(shipped, batch, **options) for batch in (images, spoilt))
+    hvsjnd_jax.estimate(load(resolution), spoilt, **options)
+  whole, jnd = (_jitted_estimate(load(resolution), batch, **options) for batch in (images, spoilt))
   assert jnp.isnan(jnd[1]).all()
   np.testing.assert_array_equal(jnd[0], whole[0])
 
