@@ -84,6 +84,9 @@ PAPER: dict[str, Any] = {
   **dict.fromkeys([f"{term}_weight" for term in (*VISION_TERMS, "structure", "departure")], 0.0),
 }
 
+# The same, for a command.
+PAPER_OVERRIDES = tuple(f"--config.jnd.{name}={value}" for name, value in PAPER.items())
+
 
 def paper_config(**settings: Any) -> JNDConfig:
   """Makes the settings of the paper's terms, with others in their place."""

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from hvsjnd_jax.training.checkpoints import Checkpoints
-from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
+from hvsjnd_jax.training.config import RateDistortionConfig, Stage, TrainConfig
 from hvsjnd_jax.training.train_state import build_model, init_state, split_model
+from tests.training.runs import PAPER_OVERRIDES, paper_config
 
 ROOT = Path(__file__).parents[2]
 STEPS: dict[Stage, int] = {"hvs_sd": 40, "jnd": 16}
@@ -34,6 +35,7 @@ SETTINGS = (
   "--config.hvs_sd.crop_px=16",
   f"--config.hvs_sd.num_steps={STEPS['hvs_sd']}",
   f"--config.jnd.num_steps={STEPS['jnd']}",
+  *PAPER_OVERRIDES,
 )
 
 
@@ -124,7 +126,8 @@ def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
 
 def read_state(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:
   """Everything in the last checkpoint: weights, their averages and the optimiser's state."""
-  config = TrainConfig(hvs_sd=RateDistortionConfig(), jnd=JNDConfig())
+  # As configs/tiny.py, with the paper's generator.
+  config = TrainConfig(hvs_sd=RateDistortionConfig(channels=32), jnd=paper_config())
   _, params, frozen = split_model(build_model(config), stage)
   like: dict[str, Any] = init_state(params, getattr(config, stage))._asdict()
   with Checkpoints(workdir / stage / "checkpoints") as checkpoints:

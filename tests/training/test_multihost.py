@@ -17,6 +17,7 @@ from flax import nnx
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.training.config import Stage
 from hvsjnd_jax.training.workdir import restore_weights
+from tests.training.runs import PAPER_OVERRIDES
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
@@ -40,6 +41,7 @@ SETTINGS = (
   "--config.jnd.batch_size=4",
   f"--config.jnd.num_steps={STEPS}",
   "--config.jnd.learning_rate=1e-6",
+  *PAPER_OVERRIDES,
 )
 TIMEOUT_SECONDS = 400
 
@@ -103,7 +105,7 @@ def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
 
 
 def read_weights(workdir: Path) -> dict[str, np.ndarray]:
-  model = JNDModel(rngs=nnx.Rngs(0))
+  model = JNDModel(hvs_sd_channels=32, rngs=nnx.Rngs(0))  # as configs/tiny.py
   assert restore_weights(model, workdir, "jnd")["steps"] == STEPS
   leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
