@@ -14,13 +14,23 @@ from hvsjnd_jax.data.crops import Crops
 from hvsjnd_jax.data.sources import SyntheticPhotos
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.runtime.sharding import PyTree, make_mesh, replicate, shard_batch
-from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, Stage, TrainConfig
+from hvsjnd_jax.training.config import RateDistortionConfig, Stage, TrainConfig
 from hvsjnd_jax.training.objectives import Terms
 from hvsjnd_jax.training.train_state import TrainState, build_model, init_state, split_model
 from hvsjnd_jax.training.train_step import make_step
+from tests.training.runs import paper_config
 
 CROP_PX: dict[Stage, int] = {"hvs_sd": 16, "jnd": 168}
 BATCH_SIZE: dict[Stage, int] = {"hvs_sd": 4, "jnd": 2}
+
+
+# Those of configs/paper.py.
+WEIGHTS: dict[str, float] = {
+  "magnitude_weight": 1.0,
+  "quality_weight": 3.0,
+  "attention_weight": 0.3,
+  "visibility_weight": 0.25,
+}
 
 
 def make_config(stage: Stage, **settings: Any) -> TrainConfig:
@@ -32,9 +42,9 @@ def make_config(stage: Stage, **settings: Any) -> TrainConfig:
     "clip_norm": 1e9,
   } | settings
   if stage == "hvs_sd":
-    return TrainConfig(hvs_sd=RateDistortionConfig(**base))
+    return TrainConfig(hvs_sd=RateDistortionConfig(ordering_weight=0.0, **base))
   # The fine map of a fresh generator is faint: what it does to attention is rounding.
-  return TrainConfig(jnd=JNDConfig(resolution="native", **base))
+  return TrainConfig(jnd=paper_config(**WEIGHTS, **base))
 
 
 class Run:
