@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.ops.checks import check_finite, check_images, check_pixels, check_type
-from hvsjnd_jax.ops.types import AnyArray, Pixels
+from hvsjnd_jax.ops.types import AnyArray, Pixels, RGBImages
 
 # Whether the three channels of a pixel share one sign, or each has its own.
 SignProtocol = Literal["shared", "own"]
@@ -112,6 +112,33 @@ def inject(
   if signs.ndim < images.ndim:
     signs = signs[None]
   return (images + lmbda * signs * jnd).clip(0, 1)
+
+
+def inject_at_psnr(
+  images: RGBImages, maps: RGBImages, signs: RGBImages, *, psnr_db: Float[Array, " b"]
+) -> RGBImages:
+  """Adds noise whose R, G and B each have a given PSNR, but for what is clipped.
+
+  Three models of vision let noise hide in blue; so the amount of each channel is fixed, and a
+  map can only say where it goes.
+
+  Args:
+    images: Images in [0, 1].
+    maps: JND maps, > 0 somewhere in each channel; their scale does not matter.
+    signs: ±1, for each pixel and channel.
+    psnr_db: The PSNR of each image's noise.
+
+  Returns:
+    The distorted images, in [0, 1].
+
+  Examples:
+    >>> images, signs = jnp.full((1, 8, 8, 3), 0.5), jnp.ones((1, 8, 8, 3))
+    >>> float(inject_at_psnr(images, signs, signs, psnr_db=jnp.asarray([20.0])).mean().round(4))
+    0.6
+  """
+  rms = jnp.sqrt(jnp.square(maps).mean(axis=(1, 2), keepdims=True))
+  wanted = (10 ** (-psnr_db / 20))[:, None, None, None]
+  return jnp.clip(images + signs * maps / rms * wanted, 0, 1)
 
 
 def _check_map(images: Array | np.ndarray, jnd: Array | np.ndarray) -> None:

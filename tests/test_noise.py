@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import hvsjnd_jax
-from hvsjnd_jax.noise import draw_signs
+from hvsjnd_jax.metrics import psnr
+from hvsjnd_jax.noise import draw_signs, inject_at_psnr
 
 DrawImages = Callable[..., jax.Array]
 
@@ -113,3 +114,15 @@ def test_shared_signs_are_those_of_the_published_figures():
   pixels = np.arange(2 * 12 * 3, dtype=np.uint8).reshape(2, 12, 3)
   signs = draw_signs(pixels, seed=0)
   assert "".join("+" if sign > 0 else "-" for sign in signs.ravel()) == "+--++-----+-++-+++-----+"
+
+
+def test_noise_has_its_psnr_in_each_channel(draw_images: DrawImages):
+  images = 0.3 + 0.4 * draw_images(2, 32, 40)  # nothing is clipped
+  maps = 0.01 + draw_images(2, 32, 40, seed=1) * jnp.asarray([1.0, 5.0, 0.1])
+  signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=images.shape), 1.0, -1.0)
+  noisy = inject_at_psnr(images, maps, signs, psnr_db=jnp.asarray([30.0, 36.0]))
+  for channel in range(3):
+    got = psnr(noisy[..., channel : channel + 1], images[..., channel : channel + 1])
+    np.testing.assert_allclose(got, [30, 36], atol=1e-3)
+  again = inject_at_psnr(images, 7 * maps, signs, psnr_db=jnp.asarray([30.0, 36.0]))
+  np.testing.assert_allclose(again, noisy, atol=1e-6)

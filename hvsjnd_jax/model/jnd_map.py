@@ -1,7 +1,7 @@
 """The JND map: what the generator draws, in the image's size.
 
-  xj = clip(|E(g)|, 0, 1)           "reference" and "native"
-  xj = clip(L · T(x) · exp(c), 0, 1)  "fine"
+  xj = clip(|E(g)|, 0, 1)          "reference" and "native"
+  xj = min(L · T(x) · exp(c), 1)   "fine"
 
 with g the map of the published generator, of a quarter of the size, and E a bilinear
 enlargement: "reference" takes every map through 88x88 and 176x176, as the published code does
@@ -48,7 +48,7 @@ def draw_jnd(
     generator: The network: a `CorrectionNetwork` for "fine", else the published generator.
     images: Images in [0, 1]; H and W at least 8.
     priors: Those of the images; None for a correction network that does without.
-    resolution: The form of the map.
+    resolution: The form of the map; a `CorrectionNetwork` has but one.
     extent: Where the images end (see `extents`); not for "reference".
 
   Returns:
@@ -58,7 +58,7 @@ def draw_jnd(
     log_thresholds = log_threshold(images, extent)
     known = () if priors is None else _describe(images, priors, log_thresholds)
     correction = generator(images, log_thresholds, known, extent=extent)
-    return _clip_magnitude(generator.level * jnp.exp(log_thresholds + correction))
+    return jnp.minimum(generator.level * jnp.exp(log_thresholds + correction), 1)
   assert priors is not None
   quarter = generator(images, priors.attention, priors.gradient, extent=extent)
   h, w = images.shape[1:3]

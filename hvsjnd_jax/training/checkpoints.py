@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import logging
 import re
 import sys
 import time
@@ -18,9 +17,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import PyTree, local_copy
-from hvsjnd_jax.training import saved_types
-
-_LOG = logging.getLogger(__name__)
+from hvsjnd_jax.training.saved_types import OtherTypesError, check_types
 
 _HASHES = "sha256"
 
@@ -105,7 +102,7 @@ class Checkpoints:
       return
     items = {name: item for name, item in items.items() if jax.tree.leaves(item)}
     saved: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    hashes = {name: _hash_leaves(local_copy(item)) for name, item in items.items()}
+    hashes = {name: _hash_leaves(item) for name, item in items.items()}
     saved |= {_HASHES: ocp.args.JsonSave(hashes), _NOTES: ocp.args.JsonSave(notes)}
     # Forced, because the caller has decided, for all processes alike, to save this step.
     try:
@@ -118,9 +115,6 @@ class Checkpoints:
 
   def restore(self, step: int, /, **like: PyTree) -> dict[str, PyTree]:
     """Restores the named pytrees of a step, in the structure and placement of those given.
-
-    Arrays of 64 bits, which earlier versions saved under JAX_ENABLE_X64, are rounded to the types
-    of those given, which is logged.
 
     Raises:
       CheckpointError: If a file cannot be read, a leaf's hash is not the one saved, or names,
@@ -153,31 +147,19 @@ class Checkpoints:
 
   def _restore_items(self, step: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
     hashes = self._read(step, _HASHES, ocp.args.JsonRestore())
-    restored, was_rounded = {}, False
+    restored = {}
     # The items are restored one by one, so that the reason can name the damaged one.
     for name, item in like.items():
-      wide = self._compare_types(step, name, item)
-      if wide is None:
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, item)
-        found = self._read(step, name, ocp.args.StandardRestore(target))
-        _check_hashes(name, local_copy(found), hashes)
-      else:
-        found = self._read(step, name, ocp.args.StandardRestore(wide))
-        _check_hashes(name, found, hashes)
-        found, was_rounded = saved_types.round_to(item, found), True
-      restored[name] = found
-    if was_rounded and jax.process_index() == 0:
-      _LOG.warning(
-        "%s holds float64, as an earlier version trained under JAX_ENABLE_X64; it is rounded to "
-        "float32, in which all runs are trained now",
-        self._folder / str(step),
-      )
+      self._check_types(step, name, item)
+      target = jax.tree.map(ocp.utils.to_shape_dtype_struct, item)
+      restored[name] = self._read(step, name, ocp.args.StandardRestore(target))
+      _check_hashes(name, restored[name], hashes)
     return restored
 
-  def _compare_types(self, step: int, name: str, like: PyTree) -> PyTree | None:
+  def _check_types(self, step: int, name: str, like: PyTree) -> None:
     try:
-      return saved_types.make_wide_target(self._folder / str(step) / name, like)
-    except saved_types.OtherTypesError as error:
+      check_types(self._folder / str(step) / name, like)
+    except OtherTypesError as error:
       raise _Fault(f"{name}.{error}", of_another_version=True) from None
     except Exception as error:
       raise _Fault(f"{name}: {_reason(error)}") from None
@@ -250,8 +232,7 @@ def _check_hashes(name: str, item: PyTree, hashes: dict[str, Any]) -> None:
 
 
 def _hash_leaves(tree: PyTree) -> dict[str, str]:
-  """Returns the SHA-256 of each leaf; all leaves lie in this process."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  leaves, _ = jax.tree_util.tree_flatten_with_path(local_copy(tree))
   return {
     jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
     for path, leaf in leaves

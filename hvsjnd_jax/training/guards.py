@@ -1,6 +1,5 @@
 """Refuses runs that must not start or go on."""
 
-import dataclasses
 import json
 import zlib
 from pathlib import Path
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 
 from hvsjnd_jax.data.sources import PhotoSource
 from hvsjnd_jax.training.checkpoints import Checkpoints
-from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
+from hvsjnd_jax.training.config import Stage, StageConfig
 from hvsjnd_jax.training.running_means import NotFiniteError, RunningMeans
 from hvsjnd_jax.training.workdir import TrainError
 
@@ -61,18 +60,24 @@ def check_same_everywhere(settings: dict[str, Any], step: int) -> None:
 def check_same_settings(settings: dict[str, Any], saved: dict[str, Any], folder: Path) -> None:
   """Refuses to go on with settings that the checkpoints were not made with.
 
-  A setting that the checkpoints do not name is younger than the run, which was trained with
-  what is now its default.
+  A run that does not name a setting of today was made by another version, whose defaults and
+  objectives may have been others.
   """
-  defaults, saved, given = (
-    traverse_util.flatten_dict(config, sep=".")
-    for config in (dataclasses.asdict(TrainConfig()), saved, settings)
-  )
-  saved = defaults | saved
-  changed = [
-    f"{name} was {saved.get(name)!r} and is {value!r}"
+  saved, given = (traverse_util.flatten_dict(config, sep=".") for config in (saved, settings))
+  given = {
+    name: value
     for name, value in given.items()
-    if name.removeprefix(f"{folder.name}.") not in _MAY_CHANGE and saved.get(name) != value
+    if name.removeprefix(f"{folder.name}.") not in _MAY_CHANGE
+  }
+  if unknown := sorted(given.keys() - saved.keys()):
+    raise TrainError(
+      f"{folder} holds a run of another version of hvsjnd_jax, which did not know "
+      f"{', '.join(unknown)}. Go on with that version, or choose another --workdir."
+    )
+  changed = [
+    f"{name} was {saved[name]!r} and is {value!r}"
+    for name, value in given.items()
+    if saved[name] != value
   ]
   if changed:
     raise TrainError(

@@ -45,7 +45,7 @@ from hvsjnd_jax.model.jnd_map import draw_jnd
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.model.priors import Priors, compute_priors
-from hvsjnd_jax.noise import inject, random_signs
+from hvsjnd_jax.noise import inject, inject_at_psnr, random_signs
 from hvsjnd_jax.ops.types import RGBImages
 from hvsjnd_jax.training.config import (
   HVS_SD_TERMS,
@@ -75,7 +75,7 @@ from hvsjnd_jax.training.released_losses import (
   mean_magnitude_loss,
   total_variation_loss,
 )
-from hvsjnd_jax.training.vision_losses import VISION_TERMS, inject_at_psnr, vision_losses
+from hvsjnd_jax.training.vision_losses import VISION_TERMS, vision_losses
 
 Keys = Key[Array, " b"]
 
@@ -226,10 +226,10 @@ def jnd_objective(
   jnd = draw_jnd(model.generator, images, clean, resolution=config.resolution)
   distorted = _distort(images, jnd, keys, config=config)
 
-  losses: dict[str, Losses] = {}
+  losses: dict[JNDTerm, Losses] = {}
   if any(map(config.weight, VISION_TERMS)):
     losses |= vision_losses(distorted, images)
-  if config.structure_weight:
+  if config.weight("structure"):
     losses["structure"] = structure_loss(distorted, images)
   if any(map(config.weight, _MAP_TERMS)):
     losses |= _compare_with_thresholds(images, jnd, model.level, config)
@@ -259,7 +259,7 @@ def _make_reader(model: JNDModel, config: JNDConfig) -> Callable[[RGBImages], Pr
 
 def _compare_with_thresholds(
   images: RGBImages, jnd: RGBImages, level: float, config: JNDConfig
-) -> dict[str, Losses]:
+) -> dict[JNDTerm, Losses]:
   thresholds = threshold(images)
   amplitudes = config.lmbda * jnd / thresholds
   noise = _Noise(images, jnd, thresholds, amplitudes, config.magnitude_target)
@@ -287,8 +287,8 @@ def _distort(images: RGBImages, jnd: RGBImages, keys: Keys, *, config: JNDConfig
   return inject_at_psnr(images, jnd, signs, psnr_db=psnr_db)
 
 
-def _weigh(losses: dict[str, Losses], config: JNDConfig) -> tuple[Array, Terms]:
+def _weigh(losses: dict[JNDTerm, Losses], config: JNDConfig) -> tuple[Array, Terms]:
   """Averages each loss that has a weight over the batch, and sums them by their weights."""
-  weights = {name: getattr(config, f"{name}_weight") for name in losses}
-  terms = {name: loss.mean() for name, loss in losses.items() if weights[name]}
-  return jnp.asarray(sum(weights[name] * term for name, term in terms.items())), terms
+  means = {name: loss.mean() for name, loss in losses.items() if config.weight(name)}
+  total = sum(config.weight(name) * mean for name, mean in means.items())
+  return jnp.asarray(total), {**means}

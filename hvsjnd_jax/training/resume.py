@@ -19,7 +19,7 @@ from hvsjnd_jax.training.guards import (
   check_same_settings,
 )
 from hvsjnd_jax.training.train_state import TrainState, build_model, init_state, split_model
-from hvsjnd_jax.training.workdir import TrainError, read_notes, restore_weights, settings_of
+from hvsjnd_jax.training.workdir import TrainError, restore_weights, settings_of
 
 
 class Start(NamedTuple):
@@ -49,7 +49,7 @@ def find_start(
   folder, settings = workdir / stage, settings_of(config, stage)
   step = checkpoints.latest_step() or 0
   check_same_everywhere(settings, step)
-  notes: dict[str, Any] = read_notes(checkpoints, step) if step else {}
+  notes: dict[str, Any] = checkpoints.read_notes(step) if step else {}
   if step:
     check_same_settings(settings, notes["config"], folder)
   check_not_past_the_end(step, config.settings(stage), folder)

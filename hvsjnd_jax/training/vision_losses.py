@@ -1,4 +1,4 @@
-"""Losses of three models of human vision, for noise of a drawn PSNR.
+"""Losses of three models of human vision.
 
 Images and maps are float32 in [0, 1], NHWC, RGB. A loss returns one value for each image, [B].
 
@@ -9,7 +9,6 @@ all of them. One model alone is overfitted: maps that hide noise from it show it
 from typing import Literal, get_args
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from hvsjnd_jax.metrics import cvvdp, ssimulacra2_distance
 from hvsjnd_jax.metrics.butteraugli import butteraugli_map, pool
@@ -60,30 +59,3 @@ def vision_losses(distorted: RGBImages, reference: RGBImages) -> dict[VisionTerm
     "jod": 10 - cvvdp(distorted, reference),
   }
   return {name: jnp.log(seen + _LEAST) for name, seen in differences.items()}
-
-
-def inject_at_psnr(
-  images: RGBImages, maps: RGBImages, signs: RGBImages, *, psnr_db: Float[Array, " b"]
-) -> RGBImages:
-  """Adds noise whose R, G and B each have a given PSNR, but for what is clipped.
-
-  Three models of vision let noise hide in blue; so the amount of each channel is fixed, and a
-  map can only say where it goes.
-
-  Args:
-    images: Images in [0, 1].
-    maps: JND maps, > 0 somewhere in each channel; their scale does not matter.
-    signs: ±1, for each pixel and channel.
-    psnr_db: The PSNR of each image's noise.
-
-  Returns:
-    The distorted images, in [0, 1].
-
-  Examples:
-    >>> images, signs = jnp.full((1, 8, 8, 3), 0.5), jnp.ones((1, 8, 8, 3))
-    >>> float(inject_at_psnr(images, signs, signs, psnr_db=jnp.asarray([20.0])).mean().round(4))
-    0.6
-  """
-  rms = jnp.sqrt(jnp.square(maps).mean(axis=(1, 2), keepdims=True))
-  wanted = (10 ** (-psnr_db / 20))[:, None, None, None]
-  return jnp.clip(images + signs * maps / rms * wanted, 0, 1)

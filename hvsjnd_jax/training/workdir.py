@@ -22,12 +22,6 @@ from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.train_state import split_model
 
-# What a setting was called in checkpoints of earlier versions, by section.
-_FORMER_NAMES = {
-  ("hvs_sd", "train_lambda"): "rate_distortion_lambda",
-  ("jnd", "attention"): "attention_layer",
-}
-
 # Settings that hold a path, by section. The exported weights keep its last part alone, because
 # nobody's private paths belong into published weights.
 _PATHS = {"data": ("images", "tfds"), "jnd": ("hvs_sd", "vgg16", "classifier")}
@@ -88,21 +82,6 @@ def open_checkpoints(workdir: Path, stage: Stage) -> Checkpoints:
   return checkpoints
 
 
-def read_notes(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-  """Reads the notes of a checkpoint, its settings under the names of today.
-
-  Raises:
-    CheckpointError: If they cannot be read.
-  """
-  notes = checkpoints.read_notes(step)
-  for run in (notes, notes.get("hvs_sd", {})):
-    for (section, former), name in _FORMER_NAMES.items():
-      settings = run.get("config", {}).get(section, {})
-      if former in settings:
-        settings[name] = settings.pop(former)
-  return notes
-
-
 @fixed_jax_settings()
 def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, Any]:
   """Fills a model with the averaged weights of a stage's newest checkpoint.
@@ -125,7 +104,7 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, A
   with open_checkpoints(workdir, stage) as checkpoints:
     step = checkpoints.latest_step() or 0
     nnx.update(model, *checkpoints.restore(step, **wanted).values())
-    return {"steps": step, **read_notes(checkpoints, step)}
+    return {"steps": step, **checkpoints.read_notes(step)}
 
 
 @fixed_jax_settings()
@@ -140,12 +119,16 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
     level: Factor on "fine" maps, which gives `lmbda` its meaning; training leaves it open.
 
   Raises:
-    TrainError: If stage 2 has no checkpoint.
+    TrainError: If stage 2 has no checkpoint, or one of another version.
     CheckpointError: If its newest one is damaged.
     WeightsError: If the folder cannot be written.
   """
   with open_checkpoints(workdir, "jnd") as checkpoints:
-    notes = read_notes(checkpoints, checkpoints.latest_step() or 0)
+    notes = checkpoints.read_notes(checkpoints.latest_step() or 0)
+  if "architecture" not in notes:
+    raise TrainError(
+      f"{workdir}/jnd holds a run of another version of hvsjnd_jax; export it with that version"
+    )
   settings = notes["config"]["jnd"]
   model = JNDModel(
     resolution=settings["resolution"],
@@ -155,8 +138,9 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
     rngs=nnx.Rngs(0),
   )
   second = restore_weights(model, workdir, "jnd")
-  # Without HVS-SD there is no first stage.
-  training = {name: second.pop(name) for name in ("hvs_sd",) if name in second} | {"jnd": second}
+  training = {"jnd": second}
+  if model.hvs_sd is not None:
+    training = {"hvs_sd": second.pop("hvs_sd"), **training}
   for run in training.values():
     _shorten_paths(run.get("config", {}))  # converted weights tell no config
   weights.save(out, model, provenance={"training": training})

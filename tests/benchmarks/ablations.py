@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 import hvsjnd_jax
-from hvsjnd_jax.cli.command import report_error, run_command
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
 from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
 from hvsjnd_jax.evaluation.comparison import CASES, Case
@@ -48,8 +48,9 @@ from hvsjnd_jax.runtime.sharding import local_copy, make_mesh, replicate, shard_
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
 from hvsjnd_jax.training.train_state import build_model, init_state, split_model
 from hvsjnd_jax.training.train_step import make_step
+from tests.benchmarks.losses import LOSSES, VISION, measure_vision
+from tests.benchmarks.pictures import cut_middle
 from tests.benchmarks.tables import align
-from tests.support.vision_scores import VISION_LOSSES, measure_losses
 
 _EVERY = 10  # one in so many photographs is held out
 _VIEW_PX = 384
@@ -138,13 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.ablations",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("ablations", __doc__, module="tests.benchmarks.ablations")
   parser.add_argument(
     "--data", type=Path, required=True, metavar="DIR", help="holds the folder train"
   )
@@ -160,11 +155,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> int:
   keep_compilations(partial(report_error, "ablations"))
   photos = PhotoFolder(args.data / "train")
-  views = [_cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
+  views = [cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
   views = [view for view in views if view.shape[:2] == (_VIEW_PX, _VIEW_PX)]
   held_in = _HeldIn(args.data / "train")
   base = _score(jax.jit(threshold), views, args.psnr)
-  heads = [f"{signs}: {loss}" for signs in ("shared", "own") for loss in VISION_LOSSES]
+  titles = [LOSSES[name].title for name in VISION]
+  heads = [f"{signs}: {title}" for signs in ("shared", "own") for title in titles]
   rows = [["", *heads]]
   for name in tqdm(args.only or list(VARIANTS), unit="variant", disable=None):
     changes = []
@@ -180,11 +176,6 @@ def _run(args: argparse.Namespace) -> int:
   print(f"{len(views)} photographs, {args.psnr:g} dB in each of R, G and B, against masking alone")
   print(align(rows), flush=True)
   return 0
-
-
-def _cut_middle(pixels: Pixels, side_px: int) -> Pixels:
-  top, left = ((side - side_px) // 2 for side in pixels.shape[:2])
-  return np.ascontiguousarray(pixels[max(top, 0) :][:side_px, max(left, 0) :][:, :side_px])
 
 
 def train_generator(
@@ -235,11 +226,12 @@ def _score(
 ) -> Float[np.ndarray, "view case loss"]:
   scores = []
   for pixels in views:
-    jnd = np.asarray(draw(pixels[None].astype(np.float32) / 255))[0]
+    image = pixels.astype(np.float32) / 255
+    jnd = np.asarray(draw(image[None]))[0]
     for case in _CASES:
       signs = draw_signs(pixels, seed=0, protocol=CASES[case].signs)
       noisy = scale_to_psnr(pixels, jnd, signs, psnr_db=psnr_db, by_channel=True).pixels
-      scores.append(measure_losses(noisy, pixels))
+      scores.append(measure_vision(noisy.astype(np.float32) / 255, image))
   return np.reshape(scores, (len(views), len(_CASES), -1))
 
 

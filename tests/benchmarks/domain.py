@@ -33,16 +33,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.cli.command import report_error, run_command
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.metrics import fsim, gmsd, ms_ssim
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from tests.benchmarks.human import read_noise_study
+from tests.benchmarks.losses import LOSSES, VISION, measure_vision
+from tests.benchmarks.pictures import cut_middle
 from tests.benchmarks.tables import align
 from tests.support.former_masking import former_threshold
-from tests.support.vision_scores import VISION_LOSSES, measure_image_losses
 
 _VIEW_PX = 256
 _COPIES = 12
@@ -59,13 +60,7 @@ Measure = Callable[[Any, Any], Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.domain",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("domain", __doc__, module="tests.benchmarks.domain")
   parser.add_argument(
     "--data", type=Path, required=True, metavar="DIR", help="holds the folders human and kodak"
   )
@@ -90,14 +85,14 @@ def _run(args: argparse.Namespace) -> int:
     noisy = [
       _distort(image, rng.normal(size=image.shape), psnr_db=psnr_db) for psnr_db in _OPINION_PSNR_DB
     ]
-    seen = np.asarray([measure_image_losses(copy, image) for copy in copies])
+    seen = np.asarray([measure_vision(copy, image) for copy in copies])
     for name, measure in measures.items():
       values = np.asarray(measure(copies, np.broadcast_to(image, copies.shape)))
       ranks = [_correlate(values, column) for column in seen.T]
       correlations[name].append(ranks)
       stacked = np.asarray(noisy, np.float32)
       disliked[name].append(float(measure(stacked, np.broadcast_to(image, stacked.shape)).mean()))
-  rows = [["", *VISION_LOSSES, "people, noise"]]
+  rows = [["", *(LOSSES[name].title for name in VISION), "people, noise"]]
   for name, each in correlations.items():
     people = -_correlate(disliked[name], study.judged)
     rows.append([name, *(f"{value:+.2f}" for value in (*np.mean(each, axis=0), people))])
@@ -139,12 +134,6 @@ def _root_mean_square(distorted: Array, reference: Array) -> Array:
 
 def _structure(distorted: Array, reference: Array) -> Array:
   return -ms_ssim(distorted, reference)
-
-
-def cut_middle(pixels: Pixels, side_px: int) -> Pixels:
-  """Cuts the middle of a picture that is at least as large."""
-  top, left = ((side - side_px) // 2 for side in pixels.shape[:2])
-  return np.ascontiguousarray(pixels[top : top + side_px, left : left + side_px])
 
 
 def _distort(image: View, residual: View, *, psnr_db: float = _PSNR_DB) -> View:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 import hvsjnd_jax
-from hvsjnd_jax.cli.command import run_command
+from hvsjnd_jax.cli.command import make_parser, run_command
 from tests.benchmarks import machine
 from tests.benchmarks.contenders import NCHW, Run, take_turns
 from tests.benchmarks.pictures import draw_image
@@ -29,11 +29,7 @@ _FAST = "fast"
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.fast",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("fast", __doc__, module="tests.benchmarks.fast")
   parser.add_argument("--size", default="512x768", metavar="HEIGHTxWIDTH", help="(512x768)")
   parser.add_argument("--runs", type=int, default=9, metavar="N", help="(default: 9)")
   args = parser.parse_args(argv)

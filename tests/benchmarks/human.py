@@ -39,7 +39,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.cli.command import UsageError, report_error, run_command
+from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.photographs import Photographs, plan_window
 from hvsjnd_jax.data.images import ImageError, read_image
 from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
@@ -84,13 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.human",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("human", __doc__, module="tests.benchmarks.human")
   parser.add_argument(
     "--data", type=Path, required=True, metavar="DIR", help="holds the folders human and kodak"
   )

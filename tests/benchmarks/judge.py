@@ -13,13 +13,13 @@ per cent. The losses are Butteraugli's 3-norm and maximum, 100 - SSIMULACRA 2, a
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
-from hvsjnd_jax.cli.command import report_error, run_command
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.options import add_photographs
 from hvsjnd_jax.cli.photographs import find_photographs, plan_window
 from hvsjnd_jax.data.images import read_image
@@ -28,21 +28,11 @@ from hvsjnd_jax.evaluation.comparison import Case
 from hvsjnd_jax.evaluation.estimators import load_estimator
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from tests.benchmarks.losses import LOSSES, to_losses
 from tests.benchmarks.tables import align
 from tests.support.former_masking import former_threshold
 
 _FORMER = "masking of e282939"
-
-_LOSSES: dict[str, tuple[str, Callable[[float], float]]] = {
-  "butteraugli_3norm": ("Butteraugli", lambda score: score),
-  "butteraugli_max": ("its max", lambda score: score),
-  "ssimulacra2": ("SSIMULACRA 2", lambda score: 100 - score),
-  "cvvdp": ("JOD", lambda score: 10 - score),
-  "ssim": ("SSIM", lambda score: 1 - score),
-  "ms_ssim": ("MS-SSIM", lambda score: 1 - score),
-  "gmsd": ("GMSD", lambda score: score),
-  "fsim": ("FSIM", lambda score: 1 - score),
-}
 
 _CASES: dict[Case, str] = {"channels": "shared", "channels_own": "own"}
 
@@ -54,13 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.judge",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("judge", __doc__, module="tests.benchmarks.judge")
   add_photographs(parser)
   parser.add_argument(
     "--models",
@@ -81,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
   window = plan_window(photographs)
   estimators = {name: load_estimator(name, window) for name in args.models}
   estimators[_FORMER] = former_threshold
-  rows = [["", "signs", "dB", *(title for title, _ in _LOSSES.values())]]
+  rows = [["", "signs", "dB", *(loss.title for loss in LOSSES.values())]]
   for psnr_db in args.psnr:
     compared = [
       comparison.compare(read_image(path), estimators, psnr_db=psnr_db, seed=0).scores
@@ -97,14 +81,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _judge(ours: Sequence[ImageScores], former: Sequence[ImageScores]) -> list[str]:
-  cells = []
-  for metric, (_, to_loss) in _LOSSES.items():
-    changes = [
-      to_loss(a[metric] or 0) / to_loss(b[metric] or 0) - 1
-      for a, b in zip(ours, former, strict=True)
-    ]
-    cells.append(f"{100 * np.mean(changes):+.1f} ({100 * np.mean(np.less(changes, 0)):.0f})")
-  return cells
+  losses, formers = (
+    np.asarray([to_losses(image, list(LOSSES)) for image in images]) for images in (ours, former)
+  )
+  changes = losses / formers - 1
+  means, shares = 100 * changes.mean(axis=0), 100 * (changes < 0).mean(axis=0)
+  return [f"{mean:+.1f} ({share:.0f})" for mean, share in zip(means, shares, strict=True)]
 
 
 if __name__ == "__main__":

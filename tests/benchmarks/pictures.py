@@ -1,6 +1,8 @@
-"""The image that the benchmarks run on."""
+"""The images that the benchmarks run on."""
 
 import numpy as np
+
+from hvsjnd_jax.ops.types import Pixels
 
 
 def draw_image(height: int, width: int, *, seed: int = 0) -> np.ndarray:
@@ -11,3 +13,9 @@ def draw_image(height: int, width: int, *, seed: int = 0) -> np.ndarray:
     coarse = rng.random((1, -(-height // cell), -(-width // cell), 3))
     image += coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :height, :width] / 4
   return image.astype(np.float32)
+
+
+def cut_middle(pixels: Pixels, side_px: int) -> Pixels:
+  """Cuts the middle of a picture; a side that is shorter stays whole."""
+  top, left = ((side - side_px) // 2 for side in pixels.shape[:2])
+  return np.ascontiguousarray(pixels[max(top, 0) :][:side_px, max(left, 0) :][:, :side_px])

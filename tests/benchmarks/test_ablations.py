@@ -12,6 +12,7 @@ from hvsjnd_jax.model.jnd_map import draw_jnd
 from hvsjnd_jax.model.priors import Priors
 from tests.benchmarks import ablations
 from tests.benchmarks.ablations import PartialNetwork, Variant
+from tests.benchmarks.pictures import cut_middle
 
 PRIORS = ("attention", "gradient", "lost")
 
@@ -48,8 +49,8 @@ def test_coarse_maps_hold_no_detail():
 
 def test_middle_is_cut():
   pixels = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)
-  np.testing.assert_array_equal(ablations._cut_middle(pixels, 4), pixels[1:5, 2:6])
-  np.testing.assert_array_equal(ablations._cut_middle(pixels, 8), pixels[:, :8])
+  np.testing.assert_array_equal(cut_middle(pixels, 4), pixels[1:5, 2:6])
+  np.testing.assert_array_equal(cut_middle(pixels, 8), pixels[:, :8])
 
 
 def test_generator_alone_is_trained():

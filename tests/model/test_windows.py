@@ -29,14 +29,10 @@ WINDOW = (128, 160)
 SELF = 2e-5
 
 
-# What is lost counts in thresholds there, which may be a hundred times smaller; 6e-5 was measured.
-FINE = 2e-4
-
-
-def assert_same(maps: Analysis, wanted: Analysis, *, tolerance: float = SELF) -> None:
+def assert_same(maps: Analysis, wanted: Analysis) -> None:
   for got, want in zip(jax.tree.leaves(maps), jax.tree.leaves(wanted), strict=True):
     assert got.dtype == want.dtype
-    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * float(abs(want).max()))
+    np.testing.assert_allclose(got, want, rtol=0, atol=SELF * float(abs(want).max()))
 
 
 SIZES = pytest.mark.parametrize(
@@ -81,7 +77,7 @@ def test_windows_of_fine_maps(
   model, images = request.getfixturevalue(kind), draw_images(2, *size)
   got = hvsjnd_jax.analyze(model, images, window=WINDOW)
   assert (got.priors is None) == (kind == "fast_model")
-  assert_same(got, hvsjnd_jax.analyze(model, images), tolerance=FINE)
+  assert_same(got, hvsjnd_jax.analyze(model, images))
 
 
 @pytest.mark.usefixtures("optimized")

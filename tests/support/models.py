@@ -12,5 +12,5 @@ def unsettle(model: JNDModel) -> JNDModel:
   model = nnx.clone(model)
   assert isinstance(model.generator, CorrectionNetwork)
   kernel = model.generator.leave.kernel
-  kernel[...] = 0.1 * jax.random.normal(jax.random.key(0), kernel.shape, kernel[...].dtype)
+  kernel[...] = 0.02 * jax.random.normal(jax.random.key(0), kernel.shape, kernel[...].dtype)
   return model

@@ -62,15 +62,6 @@ def edit_notes(workdir: Path, stage: Stage, edit: Callable[[dict[str, Any]], Non
     file.write_text(json.dumps(notes))
 
 
-def use_former_names(run: dict[str, Any]) -> None:
-  """Gives the settings of a stage the names that they had before."""
-  config = run["config"]
-  if "hvs_sd" in config:
-    config["hvs_sd"]["train_lambda"] = config["hvs_sd"].pop("rate_distortion_lambda")
-  if "jnd" in config:
-    config["jnd"]["attention"] = config["jnd"].pop("attention_layer")
-
-
 # The paper's terms, without the models of vision, whose compilation takes long; and the paper's
 # generator.
 PAPER: dict[str, Any] = {

@@ -233,31 +233,6 @@ def test_notes_that_cannot_be_read_offer_older_ones(folder: Path):
     checkpoints.read_notes(4)
 
 
-@pytest.mark.parametrize("x64", [False, True])
-def test_doubles_of_earlier_versions_are_rounded(
-  tmp_path: Path, caplog: pytest.LogCaptureFixture, x64: bool
-):
-  """Under JAX_ENABLE_X64, earlier versions trained in float64."""
-  kernel = np.random.default_rng(0).random((64, 64))  # does not compress, as in `draw`
-  saved = {"kernel": kernel, "count": np.asarray(3, np.int32)}
-  with jax.enable_x64(True), Checkpoints(tmp_path) as checkpoints:
-    checkpoints.save(1, {}, params=jax.tree.map(jnp.asarray, saved))
-  like = replicate({"kernel": jnp.zeros((64, 64)), "count": jnp.asarray(0, jnp.int32)}, make_mesh())
-  with jax.enable_x64(x64), Checkpoints(tmp_path) as checkpoints:
-    restored = checkpoints.restore(1, params=like)["params"]
-  assert_same(restored, saved | {"kernel": np.float32(kernel)})
-  assert restored["kernel"].sharding == like["kernel"].sharding
-  (record,) = caplog.records
-  assert re.match(rf"{tmp_path}/1 holds float64, .* rounded to float32", record.getMessage())
-
-  flip_bit(tmp_path / "1")
-  with (
-    Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(CheckpointError, match="/1 cannot be restored: params"),
-  ):
-    checkpoints.restore(1, params=like)
-
-
 OTHERS = {
   "shape": ({"kernel": jnp.zeros((8, 4))}, r"kernel: expected float32\[8, 4\], found .*\[64, 64\]"),
   "type": ({"count": jnp.zeros(())}, r"count: expected float32\[\], found int32\[\]"),

@@ -24,7 +24,6 @@ from tests.training.runs import (
   Reports,
   assert_same_run,
   edit_notes,
-  use_former_names,
 )
 
 
@@ -124,53 +123,19 @@ def test_run_does_not_go_on_with_other_settings(workdir: Path, make_config: Make
   )
 
 
-def test_run_from_before_a_setting_existed_goes_on(
-  workdir: Path, make_config: MakeConfig, tmp_path: Path
-):
-  shutil.copytree(workdir, tmp_path / "run")
+def test_run_of_another_version_is_refused(workdir: Path, make_config: MakeConfig, tmp_path: Path):
+  """Its objective may have been another one, though the settings look the same."""
+  run = shutil.copytree(workdir, tmp_path / "run")
 
   def forget(notes: dict[str, Any]) -> None:
-    del notes["config"]["jnd"]["attention_form"], notes["config"]["jnd"]["vgg16"]
+    del notes["config"]["jnd"]["noise"], notes["config"]["jnd"]["vgg16"], notes["architecture"]
 
-  edit_notes(tmp_path / "run", "jnd", forget)
-  config = make_config("jnd")
-  train(config, tmp_path / "run", report=Reports())
-  config.jnd.attention_form = "kl"
-  with pytest.raises(TrainError, match="attention_form was 'l1' and is 'kl'"):
-    train(config, tmp_path / "run", report=Reports())
-
-
-def test_run_with_the_former_names_of_settings_goes_on(
-  workdir: Path, make_config: MakeConfig, tmp_path: Path
-):
-  """A run of an earlier version called two settings train_lambda and attention."""
-  run = shutil.copytree(workdir, tmp_path / "run")
-  shutil.rmtree(run / f"jnd/checkpoints/{STEPS}")
-
-  def rename(notes: dict[str, Any]) -> None:
-    use_former_names(notes)
-    if "hvs_sd" in notes:  # in those of stage 2
-      use_former_names(notes["hvs_sd"])
-
-  for stage in ("hvs_sd", "jnd"):
-    edit_notes(run, stage, rename)
-  reports = Reports()
-  train(make_config("both"), run, report=reports)
-  assert reports == [("jnd", 3), ("jnd", 4)]
-  assert_same_run(run, workdir, "jnd")
-  for folder, out in ((workdir, "straight"), (run, "resumed")):
-    export(folder, tmp_path / out)
-  straight, resumed = (weights.read_manifest(tmp_path / out) for out in ("straight", "resumed"))
-  assert straight == resumed
-
-  config = make_config("both")
-  config.hvs_sd.rate_distortion_lambda = 7.0
-  with pytest.raises(TrainError, match=r"hvs_sd\.rate_distortion_lambda was 1024\.0 and is 7\.0"):
-    train(config, run, report=Reports())
-  config.stage = "jnd"
-  config.jnd.attention_layer = "feature"
-  with pytest.raises(TrainError, match="attention_layer was 'reconstruction' and is 'feature'"):
-    train(config, run, report=Reports())
+  edit_notes(run, "jnd", forget)
+  message = r"jnd holds a run of another version of hvsjnd_jax, which did not know jnd\.noise\. Go"
+  with pytest.raises(TrainError, match=message):
+    train(make_config("jnd"), run, report=Reports())
+  with pytest.raises(TrainError, match="another version of hvsjnd_jax; export it with that"):
+    export(run, tmp_path / "w")
 
 
 # What an environment may say: it changes types, random numbers, or what is an error.

@@ -1,4 +1,4 @@
-"""The losses of the models of vision, and noise of a drawn PSNR."""
+"""The losses of the models of vision."""
 
 from collections.abc import Callable
 
@@ -7,25 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvsjnd_jax.metrics import butteraugli, cvvdp, psnr, ssimulacra2_distance
-from hvsjnd_jax.training.vision_losses import inject_at_psnr, vision_losses
+from hvsjnd_jax.metrics import butteraugli, cvvdp, ssimulacra2_distance
+from hvsjnd_jax.training.vision_losses import vision_losses
 
 DrawImages = Callable[..., jax.Array]
 
 # The same sums, compiled alone.
 SAME = 1e-3
-
-
-def test_noise_has_its_psnr_in_each_channel(draw_images: DrawImages):
-  images = 0.3 + 0.4 * draw_images(2, 32, 40)  # nothing is clipped
-  maps = 0.01 + draw_images(2, 32, 40, seed=1) * jnp.asarray([1.0, 5.0, 0.1])
-  signs = jnp.where(jax.random.bernoulli(jax.random.key(0), shape=images.shape), 1.0, -1.0)
-  noisy = inject_at_psnr(images, maps, signs, psnr_db=jnp.asarray([30.0, 36.0]))
-  for channel in range(3):
-    got = psnr(noisy[..., channel : channel + 1], images[..., channel : channel + 1])
-    np.testing.assert_allclose(got, [30, 36], atol=1e-3)
-  again = inject_at_psnr(images, 7 * maps, signs, psnr_db=jnp.asarray([30.0, 36.0]))
-  np.testing.assert_allclose(again, noisy, atol=1e-6)
 
 
 @pytest.mark.usefixtures("optimized")
