@@ -289,6 +289,8 @@ def _distort(images: RGBImages, jnd: RGBImages, keys: Keys, *, config: JNDConfig
 
 def _weigh(losses: dict[JNDTerm, Losses], config: JNDConfig) -> tuple[Array, Terms]:
   """Averages each loss that has a weight over the batch, and sums them by their weights."""
-  means = {name: loss.mean() for name, loss in losses.items() if config.weight(name)}
+  means: dict[JNDTerm, Array] = {
+    name: loss.mean() for name, loss in losses.items() if config.weight(name)
+  }
   total = sum(config.weight(name) * mean for name, mean in means.items())
   return jnp.asarray(total), {**means}
