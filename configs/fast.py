@@ -1,6 +1,10 @@
 """The weights "fast": a generator that does without HVS-SD.
 
 python -m hvsjnd_jax.train --config configs/fast.py --workdir D --config.data.images=PHOTOS
+
+Cost: 2,000 steps at 2.9 crops a second on one CPU core, 12 minutes. Result on 258 photographs: a
+total of -1.89 over the last 500 steps. The values are those of configs/jnd.py, which gives the
+reasons.
 """
 
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
