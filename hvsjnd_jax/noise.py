@@ -133,7 +133,8 @@ def inject_at_psnr(
 
   Examples:
     >>> images, signs = jnp.full((1, 8, 8, 3), 0.5), jnp.ones((1, 8, 8, 3))
-    >>> float(inject_at_psnr(images, signs, signs, psnr_db=jnp.asarray([20.0])).mean().round(4))
+    >>> distorted = inject_at_psnr(images, signs, signs, psnr_db=jnp.asarray([20.0]))
+    >>> round(float(distorted.mean()), 4)
     0.6
   """
   rms = jnp.sqrt(jnp.square(maps).mean(axis=(1, 2), keepdims=True))
