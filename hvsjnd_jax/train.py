@@ -38,7 +38,7 @@ from absl import logging
 
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.config_file import load_config
-from hvsjnd_jax.cli.options import parse_level
+from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels, parse_level
 from hvsjnd_jax.cli.train_progress import TrainProgress
 from hvsjnd_jax.runtime.allocator import keep_freed_memory
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -51,7 +51,7 @@ from hvsjnd_jax.training.workdir import export
 
 # The options of each action; the first two are required.
 _OPTIONS = {
-  None: ("config", "workdir", "multihost"),
+  None: ("config", "workdir", "multihost", "max_megapixels"),
   "export": ("workdir", "out", "level"),
   "aot": ("config", "topology"),
 }
@@ -79,6 +79,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
       _compile_ahead(load_config(args.config, overrides, photographs=False), args.topology)
     else:
       config = load_config(args.config, overrides, photographs=True)
+      apply_max_megapixels(args)
       keep_freed_memory()
       if args.multihost:
         join_processes()
@@ -120,6 +121,7 @@ def _make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--multihost", action="store_true", help="join the other hosts' processes (TPU pod, SLURM, ...)"
   )
+  add_max_megapixels(parser)
   parser.add_argument(
     "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
   )
@@ -147,7 +149,7 @@ def _check_options(
   given += ["config"] * bool(overrides)
   for name in given:
     if name not in allowed:
-      parser.error(f"--{name} is of no use with {args.action or 'training'}")
+      parser.error(f"--{name.replace('_', '-')} is of no use with {args.action or 'training'}")
   if "://" in str(args.workdir):
     parser.error(f"--workdir {args.workdir}: expected a folder; mount the bucket as one")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hvsjnd_jax.train import main
 
@@ -110,6 +111,21 @@ def test_what_cannot_be_done_is_said(run: Run, tmp_path: Path, arguments: list[s
   assert re.fullmatch(rf"train: .*{re.escape(reason)}.*\n", errors, re.DOTALL)
 
 
+def test_limit_of_megapixels(
+  run: Run, short: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
+  (tmp_path / "photos").mkdir()
+  Image.new("RGB", (40, 50)).save(tmp_path / "photos/big.png")
+  photos = ("--config.data.synthetic=0", f"--config.data.images={tmp_path}/photos")
+  status, _, errors = run(*short, *photos, "--max-megapixels=0.0019")
+  assert status == 2
+  limit = r"too large to be safe: .*2000 pixels.*; --max-megapixels raises the limit.*"
+  assert re.fullmatch(rf"train: .*big\.png: {limit}", errors.splitlines()[-1])
+  status, _, errors = run(*short, *photos, "--max-megapixels=0.0021")
+  assert (status, errors) == (0, "")
+
+
 def test_export_needs_a_trained_generator(run: Run, tmp_path: Path):
   status, printed, errors = run("export", f"--workdir={tmp_path}", f"--out={tmp_path}/w")
   assert (status, printed) == (2, "")
@@ -129,6 +145,11 @@ def test_export_needs_a_trained_generator(run: Run, tmp_path: Path):
     (["sing", "--workdir=d"], "'sing'"),
     (["--workdir=d", "--config=c.py", "--config.seed", "3"], "--config.seed=value, in one word"),
     (["--workdir=d", "--config=c.py", "--seed=3"], "--seed=3 (overrides are --config.name=value)"),
+    (["--workdir=d", "--config=c.py", "--max-megapixels=0"], "expected a number above 0"),
+    (
+      ["export", "--workdir=d", "--out=w", "--max-megapixels=9"],
+      "--max-megapixels is of no use with export",
+    ),
     (["--workdir=d", "--config=c.py", "--multi"], "unknown arguments: --multi"),
   ],
 )
@@ -150,7 +171,7 @@ def test_help_shows_how(capsys: pytest.CaptureFixture[str]):
     "aot --config configs/tpu_pod.py --topology v5e:16x16",
   ):
     assert f"\n  python -m hvsjnd_jax.train {command}\n" in printed
-  for option in ("--multihost", "--topology NAME", "--workdir DIR"):
+  for option in ("--multihost", "--topology NAME", "--workdir DIR", "--max-megapixels M"):
     assert option in printed
 
 

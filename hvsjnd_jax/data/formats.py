@@ -5,12 +5,17 @@ from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import OPEN_INFO
 
 from hvsjnd_jax.ops.errors import HVSJNDError
 
 # Pillow knows more, but starts other programs for some (EPS), and can only recognise others
 # (MPEG, HDF5).
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+# 16-bit TIFF in which white is zero: Pillow opens the little-endian kind alone. The key is byte
+# order, photometric interpretation, sample format, fill order, bits, and extra samples.
+OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
 class _Plugin(NamedTuple):

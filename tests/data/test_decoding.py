@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -96,11 +96,13 @@ def test_transparency_of_16_bit_color():
 
 @pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])
 @pytest.mark.parametrize("samples", [GRAY, GRAY16], ids=["8 bits", "16 bits"])
-def test_white_is_zero(kind: str, samples: np.ndarray):
+@pytest.mark.parametrize("byte_order", ["<", ">"], ids=["little", "big"])
+def test_white_is_zero(kind: str, samples: np.ndarray, byte_order: Literal["<", ">"]):
   file = io.BytesIO()
   largest = np.iinfo(samples.dtype).max
   stored = largest - samples if kind == "miniswhite" else samples
-  tifffile.imwrite(file, stored.astype(samples.dtype), photometric=kind)
+  stored = stored.astype(samples.dtype)
+  tifffile.imwrite(file, stored, photometric=kind, byteorder=byte_order)
   wanted = np.round(samples / (largest / 255))[..., None] + np.zeros(3)
   np.testing.assert_array_equal(decode_picture(file.getvalue()).pixels, wanted)
 
