@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+import flax
 import jax
 
 import hvsjnd_jax
@@ -97,7 +98,7 @@ def run_command(
   together = False  # whether all processes end with this status
   try:
     _check_system()
-    with _silent_pillow(), _ending_by_sigterm(), _text_beside(json):
+    with _silent_pillow(), _ending_by_sigterm(), _text_beside(json), _plain_variables():
       status = run()
     sys.stdout.flush()
     return status
@@ -180,6 +181,11 @@ def _silent_pillow() -> Iterator[None]:
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", module="PIL")
     yield
+
+
+def _plain_variables() -> contextlib.AbstractContextManager[None]:
+  """Ignores FLAX_HIJAX_VARIABLE, by which JAX can neither export weights nor place them."""
+  return flax.config.temp_flip_flag("hijax_variable", False)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import flax
 import jax
 import pytest
 
@@ -74,6 +75,12 @@ def test_sigterm_ends_in_order(capsys: pytest.CaptureFixture[str]):
   assert capsys.readouterr().err == "eval: ended by SIGTERM\n"
   assert tidied
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_hijax_variables_are_not_used():
+  with flax.config.temp_flip_flag("hijax_variable", True):
+    assert run_command("export", lambda: int(flax.config.flax_hijax_variable)) == 0
+    assert flax.config.flax_hijax_variable, "outside the command it stays the user's choice"
 
 
 def test_mistake_of_ours_is_a_traceback():
