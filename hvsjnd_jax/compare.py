@@ -26,7 +26,7 @@ every model's copy, of the first table.
 
 Exit status: 0 when every model was scored on every image; 1 when one could not be, or an image
 was too small for a metric; 2 when the command could not start or write its results; 130 when
-interrupted; 141 when the reader of the output left.
+interrupted; 141 when the reader of the output left; 143 after SIGTERM.
 """
 
 import argparse

@@ -43,7 +43,7 @@ JAX_COMPILATION_CACHE_DIR; to keep none, JAX_ENABLE_COMPILATION_CACHE=false.
 
 Exit status: 0 when every image was evaluated; 1 when one could not be, or was too small for a
 metric, whose mean leaves it out; 2 when the command could not start or write its results; 130
-when interrupted; 141 when the reader of the output left.
+when interrupted; 141 when the reader of the output left; 143 after SIGTERM.
 """
 
 import argparse

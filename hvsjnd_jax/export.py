@@ -16,7 +16,7 @@ when the file was written. The weights of a training run, for eval and load, are
 python -m hvsjnd_jax.train export.
 
 Exit status: 0 when the file is written; 2 when something is wrong; 130 when interrupted; 141
-when the reader of the output left.
+when the reader of the output left; 143 after SIGTERM.
 """
 
 import argparse

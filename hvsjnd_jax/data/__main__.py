@@ -5,7 +5,7 @@
 The dataset trains as --config.data.tfds=DIR. Neither writing nor reading it needs TensorFlow.
 
 The exit status is 0 when all photographs were written, 1 when some could not be read, 2 when no
-dataset was written, and 130 when the command was interrupted.
+dataset was written, 130 when the command was interrupted, and 143 after SIGTERM.
 """
 
 import argparse

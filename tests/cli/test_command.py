@@ -106,6 +106,18 @@ def test_no_device_is_asked_for_where_a_process_is_alone(monkeypatch: pytest.Mon
   assert run_command("data", fail(UsageError("no images"))) == 2
 
 
+@pytest.mark.parametrize(
+  "name",
+  ["eval", "compare", "calibrate", "export", "train", "metrics.__main__", "data.__main__"],
+)
+def test_help_tells_what_sigterm_gives(name: str, capsys: pytest.CaptureFixture[str]):
+  with pytest.raises(SystemExit, match="0"):
+    importlib.import_module(f"hvsjnd_jax.{name}").main(["--help"])
+  printed = " ".join(capsys.readouterr().out.split())
+  wanted = "exit status is that of compare." if name == "calibrate" else "143 after SIGTERM."
+  assert wanted in printed
+
+
 @pytest.mark.parametrize("name", ["eval", "compare", "calibrate", "export"])
 def test_version_and_whole_names_of_options(name: str, capsys: pytest.CaptureFixture[str]):
   main = importlib.import_module(f"hvsjnd_jax.{name}").main
