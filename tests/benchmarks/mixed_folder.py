@@ -3,13 +3,13 @@
   python -m tests.benchmarks.mixed_folder
   python -m tests.benchmarks.mixed_folder --files 500 --folder mixed
 
-A table lists the kinds: what Pillow writes in the formats that are read (and tifffile, for more
-than 8 bits of colour), in every mode, depth, compression, orientation and byte order, with
-profiles, gamma, alpha and animation, under names as people give them; and files that are no
-picture, or a broken one. Each kind says what becomes of its files: they are evaluated, in the size
-that the picture has upright; evaluated with a remark on the profile; named with an error; or passed
-over for their extension. `hvsjnd_jax.eval --jsonl` runs over a folder of them in a process of its
-own, whose resident memory is read every two seconds.
+A table lists the kinds: what Pillow writes in the formats that are read (and others, for 16 bits of
+colour), in every mode, depth, compression, orientation and byte order, with profiles, gamma, alpha
+and animation, under names as people give them; and files that are no picture, or a broken one. Each
+kind says what becomes of its files: they are evaluated, in the size that the picture has upright;
+evaluated with a remark on the profile; named with an error; or passed over for their extension, and
+counted. `hvsjnd_jax.eval --jsonl` runs over a folder of them in a process of its own, whose resident
+memory is read every two seconds (on Linux).
 
 Exit status: 0 when every file ended as its kind says and memory was flat; 1 when one did not, which
 is named, or memory grew.
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -146,8 +147,8 @@ def measure(folder: Path, count: int, *, seconds: float = _SAMPLE_SECONDS) -> Ou
   command += ["--model", "fast", "--lmbda", "10", "--jsonl", str(records_file)]
   start = time.monotonic()
   with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-    process = subprocess.Popen(command, cwd=_ROOT, stdout=stdout, stderr=stderr)
-    samples = list(_sample_memory(process, records_file, seconds))
+    with subprocess.Popen(command, cwd=_ROOT, stdout=stdout, stderr=stderr) as process:
+      samples = list(_sample_memory(process, records_file, seconds))
   elapsed = time.monotonic() - start
   records = {}
   if records_file.exists():
@@ -298,6 +299,20 @@ def _add_chunks(write: Write, *chunks: bytes) -> Write:
   return lambda picture: insert_chunks(write(picture), *chunks)
 
 
+def _save_deep_png(mode: Literal["RGB", "RGBA"]) -> Write:
+  """Makes a writer of 16-bit colour, which Pillow does not write."""
+
+  def write(picture: Image.Image) -> bytes:
+    samples = np.asarray(_convert(picture, mode)) * np.uint16(257)
+    rows = b"".join(b"\0" + row.tobytes() for row in samples.astype(">u2"))
+    color = {"RGB": 2, "RGBA": 6}[mode]
+    head = struct.pack(">IIBBBBB", picture.width, picture.height, 16, color, 0, 0, 0)
+    body = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+  return write
+
+
 def _save_tifffile(
   dtype: str, *, colors: int, byteorder: _ByteOrder = "<", **options: Any
 ) -> Write:
@@ -344,6 +359,8 @@ def _list_png() -> Iterator[Kind]:
     yield Kind(f"PNG of level {level}", ".PNG", _save("PNG", compress_level=level))
   for bits in (1, 2, 4):
     yield Kind(f"PNG of {bits} bits", ".png", _save("PNG", "P", bits=bits))
+  yield Kind("PNG of 16-bit RGB", ".png", _save_deep_png("RGB"))
+  yield Kind("PNG of 16-bit RGBA", ".png", _save_deep_png("RGBA"))
   yield Kind("PNG with a clear gray", ".png", _save("PNG", "L", transparency=100))
   yield Kind("PNG with a clear color", ".png", _save("PNG", transparency=(0, 0, 0)))
   yield Kind("PNG with a clear index", ".png", _save("PNG", "P", transparency=3))

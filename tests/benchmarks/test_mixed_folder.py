@@ -1,12 +1,15 @@
 """Tests that a file of every kind ends as the table says, and that it would show otherwise."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import mixed_folder
 from tests.benchmarks.mixed_folder import Fate
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 # So short that a folder of a few seconds is seen at a tenth and half.
 SAMPLE_SECONDS = 0.05
