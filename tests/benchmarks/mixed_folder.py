@@ -7,9 +7,9 @@ A table lists the kinds: what Pillow writes in the formats that are read (and ot
 colour), in every mode, depth, compression, orientation and byte order, with profiles, gamma, alpha
 and animation, under names as people give them; and files that are no picture, or a broken one. Each
 kind says what becomes of its files: they are evaluated, in the size that the picture has upright;
-evaluated with a remark on the profile; named with an error; or passed over for their extension, and
-counted. `hvsjnd_jax.eval --jsonl` runs over a folder of them in a process of its own, whose resident
-memory is read every two seconds (on Linux).
+evaluated with a remark on the profile; named with an error; or passed over for their extension,
+and counted. `hvsjnd_jax.eval --jsonl` runs over a folder of them in a process of its own, whose
+resident memory is read every two seconds (on Linux).
 
 Exit status: 0 when every file ended as its kind says and memory was flat; 1 when one did not, which
 is named, or memory grew.
@@ -146,9 +146,12 @@ def measure(folder: Path, count: int, *, seconds: float = _SAMPLE_SECONDS) -> Ou
   command = [sys.executable, "-m", "hvsjnd_jax.eval", "--path", str(folder / "files")]
   command += ["--model", "fast", "--lmbda", "10", "--jsonl", str(records_file)]
   start = time.monotonic()
-  with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-    with subprocess.Popen(command, cwd=_ROOT, stdout=stdout, stderr=stderr) as process:
-      samples = list(_sample_memory(process, records_file, seconds))
+  with (
+    (folder / "stdout").open("wb") as stdout,
+    (folder / "stderr").open("wb") as stderr,
+    subprocess.Popen(command, cwd=_ROOT, stdout=stdout, stderr=stderr) as process,
+  ):
+    samples = list(_sample_memory(process, records_file, seconds))
   elapsed = time.monotonic() - start
   records = {}
   if records_file.exists():
