@@ -7,8 +7,8 @@ A table lists the kinds: what Pillow writes in the formats that are read (and ot
 colour), in every mode, depth, compression, orientation and byte order, with profiles, gamma, alpha
 and animation, under names as people give them; and files that are no picture, or a broken one. Each
 kind says what becomes of its files: they are evaluated, in the size that the picture has upright;
-evaluated with a remark on the profile; named with an error; or passed over for their extension,
-and counted. `hvsjnd_jax.eval --jsonl` runs over a folder of them in a process of its own, whose
+evaluated with a remark on the profile; named with an error; or passed over for their extension, and
+counted. `hvsjnd_jax.eval --jsonl` runs over a folder of them in a process of its own, whose
 resident memory is read every two seconds (on Linux).
 
 Exit status: 0 when every file ended as its kind says and memory was flat; 1 when one did not, which
