@@ -49,7 +49,10 @@ _EXACT = ImageCms.Flags.NOOPTIMIZE
 _BROKEN = "it is damaged, or of an unknown kind"
 
 # Modes of images, by their profiles' colour space.
-_SPACES = {"RGB ": ("RGB",), "GRAY": ("L", "I;16"), "CMYK": ("CMYK",)}
+_SPACES = {"RGB ": ("RGB",), "GRAY": ("L", "I;16"), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
+
+# That of samples which are CIELAB's.
+LAB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
 class ProfileError(HVSJNDError):
@@ -69,7 +72,7 @@ class Converted(NamedTuple):
 
 
 class _Plan(NamedTuple):
-  """How RGB or CMYK is converted: to sRGB, and for comparison to CIELAB."""
+  """How RGB, CMYK or CIELAB is converted: to sRGB, and for comparison to CIELAB."""
 
   to_srgb: ImageCms.ImageCmsTransform
   to_lab: ImageCms.ImageCmsTransform
@@ -79,7 +82,7 @@ def convert_to_srgb(image: Image.Image, profile: bytes) -> Converted:
   """Converts an image to sRGB.
 
   Args:
-    image: An image of mode L, I;16, RGB or CMYK.
+    image: An image of mode L, I;16, RGB, CMYK or LAB.
     profile: The ICC profile of its samples. Gray images may have one of RGB.
 
   Raises:
@@ -127,7 +130,8 @@ def _tabulate_gray(profile: bytes, mode: str) -> np.ndarray | None:
 def _plan_conversion(profile: bytes, mode: str) -> _Plan | None:
   """Prepares the conversion of images of a mode; None if the profile is sRGB's."""
   opened = _open_profile(profile)
-  to_srgb = _build_transform(opened, _srgb(), mode, "RGB")
+  flags = _EXACT if mode == "LAB" else ImageCms.Flags.NONE  # few images are of CIELAB
+  to_srgb = _build_transform(opened, _srgb(), mode, "RGB", flags)
   if mode == "RGB":
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from hvsjnd_jax.data.color_profiles import (
+  LAB_PROFILE,
   SRGB_CHROMATICITIES,
   SRGB_CURVE,
   Chromaticities,
@@ -108,7 +109,9 @@ def read_color_tags(image: Image.Image, file: BinaryIO) -> ColorTags:
 
 
 def _find_profile(image: Image.Image, file: BinaryIO) -> bytes | None:
-  gray = image.mode[:1] in "1LI" and image.mode != "LAB"
+  if image.mode == "LAB":  # whatever else the file says
+    return LAB_PROFILE
+  gray = image.mode[:1] in "1LI"
   if image.format == "PNG":
     return _read_png(read_ancillary(file), gray=gray)
   if "nclx_profile" in image.info:  # of pillow-heif

@@ -96,7 +96,7 @@ def _read_deep_gray(
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-  """Returns the colours as L, RGB or CMYK, and the alpha."""
+  """Returns the colours as L, RGB, CMYK or LAB, and the alpha."""
   gray = image.mode in _GRAY
   alpha = None
   if image.has_transparency_data:
@@ -104,7 +104,7 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     alpha = image.getchannel("A")
     if gray:
       image = image.getchannel("R")
-  if image.mode not in ("L", "RGB", "CMYK"):
+  if image.mode not in ("L", "RGB", "CMYK", "LAB"):
     image = image.convert("L" if gray else "RGB")
   return image, alpha
 

@@ -86,9 +86,9 @@ def read_picture(path: Path) -> Picture:
 
   EXIF rotation is applied, unless the EXIF data is broken. Colours are converted to sRGB by the
   file's profile or code points, relative colorimetric; a file that names none is sRGB. Gray,
-  palette and CMYK pictures become RGB; transparent pixels are laid over white; 16-bit gray is
-  rounded to 8 bits, while Pillow keeps the high byte of 16-bit colour; an animation gives its
-  first frame.
+  palette, CMYK and CIELAB pictures become RGB; transparent pixels are laid over white; 16-bit
+  gray is rounded to 8 bits, while Pillow keeps the high byte of 16-bit colour; an animation gives
+  its first frame.
 
   Args:
     path: An image file.

@@ -1,4 +1,4 @@
-"""Deep gray, transparency, animations, and chunks that cost no picture."""
+"""Deep gray, CIELAB, transparency, animations, and chunks that cost no picture."""
 
 import io
 import struct
@@ -11,16 +11,16 @@ import tifffile
 from PIL import Image, PngImagePlugin
 
 from hvsjnd_jax.data.images import ImageError, decode_picture
-from tests.support.colors import PHOTO, chunk, insert_chunks
+from tests.support.colors import PHOTO, chunk, encode_srgb, insert_chunks
 
 GRAY = PHOTO[..., 0]
 GRAY16 = (np.arange(GRAY.size, dtype=np.uint32) * 65535 // (GRAY.size - 1)).astype(np.uint16)
 GRAY16 = GRAY16.reshape(GRAY.shape)
 
 
-def encode(image: Image.Image, **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
   file = io.BytesIO()
-  image.save(file, "PNG", **options)
+  image.save(file, kind, **options)
   return file.getvalue()
 
 
@@ -142,3 +142,22 @@ def test_pillow_still_limits_text():
   with pytest.raises(ValueError, match="MAX_TEXT_CHUNK"):
     Image.open(io.BytesIO(insert_chunks(PNG, TEXTS["compressed"]())))
   assert PngImagePlugin.MAX_TEXT_CHUNK == 2**20
+
+
+@pytest.mark.parametrize("profile", [None, b"of another space"])
+def test_cielab(profile: bytes | None):
+  """Gray, by CIE's formula for L*; and a color that sRGB lacks."""
+  samples = np.zeros((8, 256, 3), np.uint8)
+  samples[..., 0] = np.arange(256)
+  image = Image.fromarray(samples, "LAB")
+  picture = decode_picture(encode(image, "TIFF", icc_profile=profile))
+  assert not picture.remarks
+  stars = np.arange(256) / 2.55
+  light = np.where(stars > 8, ((stars + 16) / 116) ** 3, stars * 27 / 24389)
+  wanted = np.round(encode_srgb(light)).repeat(3).reshape(1, 256, 3)
+  np.testing.assert_array_equal(picture.pixels, wanted.repeat(8, axis=0))
+
+  samples[:, :2] = 128, 127, 100
+  image = Image.fromarray(samples, "LAB")
+  (remark,) = decode_picture(encode(image, "TIFF", icc_profile=profile)).remarks
+  assert remark == "sRGB lacks the colours of 16 of 2048 pixels, clipped"
