@@ -130,7 +130,8 @@ def _tabulate_gray(profile: bytes, mode: str) -> np.ndarray | None:
 def _plan_conversion(profile: bytes, mode: str) -> _Plan | None:
   """Prepares the conversion of images of a mode; None if the profile is sRGB's."""
   opened = _open_profile(profile)
-  flags = _EXACT if mode == "LAB" else ImageCms.Flags.NONE  # few images are of CIELAB
+  # LittleCMS's table for 8 bits is off by more than a gray level where CIELAB is its input.
+  flags = _EXACT if mode == "LAB" else ImageCms.Flags.NONE
   to_srgb = _build_transform(opened, _srgb(), mode, "RGB", flags)
   if mode == "RGB":
     levels = np.arange(0, 256, 15, dtype=np.uint8)

@@ -27,8 +27,7 @@ compiled code is kept in ~/.cache/hvsjnd_jax.
 
 Exit status: 0 when every pair was scored; 1 when an image had no partner or could not be used, or
 was too small for a metric, whose mean leaves it out; 2 when the command could not start or write
-its results; 130 when interrupted; 141 when the reader of the output left; 143
-after SIGTERM.
+its results; 130 when interrupted; 141 when the reader of the output left; 143 after SIGTERM.
 """
 
 import argparse

@@ -45,5 +45,5 @@ def test_what_the_table_does_not_say_is_told(tmp_path: Path, monkeypatch: pytest
   assert [met for _, met in outcome.counts.values()] == [0, 0, 0, 0]
   assert len(outcome.disagreements) == len(WRONG)  # a file passed over for one that was not
   for line, (title, (_, verdict)) in zip(outcome.disagreements, WRONG.items(), strict=True):
-    assert f"{title}" in line
+    assert title in line
     assert f": {verdict}" in line
