@@ -50,7 +50,7 @@ from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
 # The host's memory for each of the image's pixels, without the metrics' and the window's own.
-_BYTES_PER_PIXEL = 100
+_BYTES_PER_PIXEL = 115
 
 _METRICS = (*comparison.SCORED, *(threshold.metric for threshold in THRESHOLDS.values()))
 

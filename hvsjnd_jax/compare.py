@@ -61,7 +61,7 @@ from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
 # The host's memory for each of the image's pixels, without the metrics' and the window's own.
-_BYTES_PER_PIXEL = 120
+_BYTES_PER_PIXEL = 135
 
 _HEADS: dict[Case, str] = {
   "channels": "{:g} dB in each of R, G and B; one sign a pixel for all channels",

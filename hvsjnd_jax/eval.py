@@ -20,7 +20,8 @@ is the strictest of three models of vision. What a lmbda amounts to with the def
 
 For other weights or photographs: python -m hvsjnd_jax.calibrate.
 
-PSNR is that of the clipped and not yet rounded result. --psnr is met to 0.005 dB, by a lmbda for
+The map is computed from 16 bits where an image has them, and the noise is added to them; pictures
+are written in 8 bits. PSNR is that of the clipped and not yet rounded result. --psnr is met to 0.005 dB, by a lmbda for
 each image; an image that no lmbda takes there, as its map is zero or too much is clipped, is
 named and left out.
 
@@ -95,8 +96,8 @@ from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
 
 # The host's memory for each of the image's pixels, with --save and without the metrics' and the
-# window's own; 73 was measured.
-_BYTES_PER_PIXEL = 80
+# window's own; 73 was measured, and 88 for 16 bits.
+_BYTES_PER_PIXEL = 90
 
 # A window is told to be wasteful if it computes so many times the pixels of the best one, for so
 # many images.

@@ -13,13 +13,16 @@ from PIL import Image
 
 from hvsjnd_jax import eval as command
 from hvsjnd_jax import weights
-from hvsjnd_jax.data.images import read_image
+from hvsjnd_jax.data.images import Picture, read_image, to_uint8
 from hvsjnd_jax.estimator import estimate
 from hvsjnd_jax.evaluation.evaluate import Evaluation
 from hvsjnd_jax.metrics import fsim
 from hvsjnd_jax.metrics.backbones import VGG16
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.noise import draw_signs, inject
+from hvsjnd_jax.ops.samples import reduce_to_8_bits
+from tests.support.colors import encode_deep_png
 from tests.support.evaluating import OUTPUTS, PSNRS, SIZE, draw, photos, report, run
 
 __all__ = ["photos", "report", "run"]  # fixtures
@@ -206,6 +209,27 @@ def test_metrics_are_those_of_the_library(report: Callable[..., dict[str, Any]],
   assert result["mean"]["fsim"] == pytest.approx(float(fsim(distorted, reference)[0]), abs=1e-3)
 
 
+def test_16_bits_reach_the_map_and_the_noise(
+  report: Callable[..., dict[str, Any]], photos: Path, weights_folder: Path
+):
+  """Of a ramp within one 8-bit level, which is flat in 8 bits."""
+  ramp = np.linspace(30000, 30128, SIZE[1]).astype(np.uint16)
+  samples = np.broadcast_to(ramp[:, None], (*SIZE, 3))
+  deep, flat = photos / "deep.png", photos / "flat.png"
+  deep.write_bytes(encode_deep_png(samples))
+  Image.fromarray(reduce_to_8_bits(samples)).save(flat)
+  report("--path", deep, flat, "--lmbda", 10, "--save", "out")
+  drawn = np.load("out/deep_jnd.npy")
+  image = (samples[None] / 65535).astype(np.float32)
+  wanted = estimate(weights.load(weights_folder), image)[0]
+  np.testing.assert_allclose(drawn, wanted, rtol=1e-3, atol=1e-6)
+  assert np.abs(drawn - np.load("out/flat_jnd.npy")).max() > 1e-4
+  distorted = read_image(Path("out/deep_distorted.png"))
+  signs = draw_signs(read_image(deep), seed=0)
+  noisy = inject(image, drawn[None], signs, lmbda=10)[0]
+  np.testing.assert_array_equal(distorted, to_uint8(np.asarray(noisy)))
+
+
 def test_image_too_small_for_a_metric(
   report: Callable[..., dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -261,7 +285,8 @@ def test_without_path_four_photographs_are_evaluated(
 ):
   seen = []
 
-  def evaluate(model: JNDModel, pixels: np.ndarray, **_: object) -> Evaluation:
+  def evaluate(model: JNDModel, picture: Picture, **_: object) -> Evaluation:
+    pixels = picture.pixels
     seen.append(pixels.shape)
     return Evaluation(pixels, pixels, pixels, 1.0, dict.fromkeys(PSNRS, 50.0))
 

@@ -45,7 +45,7 @@ class Memory(NamedTuple):
 def computing(
   command: str,
   photographs: Photographs,
-  compute: Callable[[Pixels], _Result],
+  compute: Callable[[Picture], _Result],
   *,
   memory: Memory,
   smallest_px: int = MIN_SIDE_PX,
@@ -58,8 +58,8 @@ def computing(
 
   Args:
     command: The command's name, which opens the lines.
-    photographs: Which ones, and how they are read; or pairs of them, [2, H, W, 3].
-    compute: Computes a result from pixels. An error of ours that it raises is the image's.
+    photographs: Which ones, and how they are read; or pairs of them, pixels [2, H, W, 3].
+    compute: Computes a result from a picture. An error of ours that it raises is the image's.
     memory: What that needs.
     smallest_px: The shortest side that it can use.
 
@@ -83,7 +83,7 @@ def computing(
       for remark in picture.remarks:
         report_error(command, path, remark)
       with _blaming_image(picture.pixels):
-        return picture, compute(picture.pixels)
+        return picture, compute(picture)
     except HVSJNDError as error:
       report_error(command, path, error)
       return error

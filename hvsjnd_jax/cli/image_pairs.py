@@ -10,6 +10,7 @@ import numpy as np
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.photographs import describe_no_image, find_files
 from hvsjnd_jax.data.images import ImageError, Picture, read_picture
+from hvsjnd_jax.ops.types import DeepPixels
 
 
 class Pairs(NamedTuple):
@@ -28,20 +29,29 @@ class Pairs(NamedTuple):
   def read(self, distorted: Path) -> Picture:
     """Reads a distorted image and its reference, whose pixels are stacked, [2, H, W, 3].
 
+    If one of them has 16 bits, the other is given as many.
+
     Raises:
       ImageError: If either cannot be read, or they differ in size.
     """
-    pixels, _, remarks = read_picture(distorted)
+    ours = read_picture(distorted)
     reference = self.references[distorted]
     try:
-      wanted, _, others = read_picture(reference)
+      theirs = read_picture(reference)
     except ImageError as error:
       raise ImageError(f"its reference {reference}: {error}") from None
-    if pixels.shape != wanted.shape:
-      sizes = [f"{width}x{height}" for height, width, _ in (pixels.shape, wanted.shape)]
+    if ours.pixels.shape != theirs.pixels.shape:
+      sizes = ["{1}x{0}".format(*picture.pixels.shape) for picture in (ours, theirs)]
       raise ImageError(f"{sizes[0]} pixels, but its reference {reference} has {sizes[1]}")
-    named = (f"its reference {reference}: {remark}" for remark in others)
-    return Picture(np.stack([pixels, wanted]), remarks=(*remarks, *named))
+    named = (f"its reference {reference}: {remark}" for remark in theirs.remarks)
+    pixels, deep = np.stack([ours.pixels, theirs.pixels]), None
+    if ours.deep is not None or theirs.deep is not None:
+      deep = np.stack([_deepen(ours), _deepen(theirs)])
+    return Picture(pixels, remarks=(*ours.remarks, *named), deep=deep)
+
+
+def _deepen(picture: Picture) -> DeepPixels:
+  return picture.pixels * np.uint16(257) if picture.deep is None else picture.deep
 
 
 def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = None) -> Pairs:

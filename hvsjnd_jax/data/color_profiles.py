@@ -8,12 +8,14 @@ import io
 import math
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt16
 from PIL import Image, ImageCms
 
 from hvsjnd_jax.ops.errors import HVSJNDError
+from hvsjnd_jax.ops.samples import reduce_to_8_bits
 
 # A curve of ICC's parametric type: (g,) is y = x^g; (g, a, b, c, d) is y = (a x + b)^g from d
 # on, and c x below.
@@ -49,7 +51,7 @@ _EXACT = ImageCms.Flags.NOOPTIMIZE
 _BROKEN = "it is damaged, or of an unknown kind"
 
 # Modes of images, by their profiles' colour space.
-_SPACES = {"RGB ": ("RGB",), "GRAY": ("L", "I;16"), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
+_SPACES = {"RGB ": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
 
 # That of samples which are CIELAB's.
 LAB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -63,12 +65,15 @@ class Converted(NamedTuple):
   """An image in sRGB.
 
   Attributes:
-    image: The image, of mode RGB, or L if its three channels are equal.
+    image: The image, of mode RGB, or L if its three channels are equal; of one of 16 bits its
+      samples, unless only 8 bits of them could be converted.
     clipped: For each pixel, whether sRGB lacks its colour; None if none is lacking.
+    remark: What was lost otherwise; "" where nothing was.
   """
 
-  image: Image.Image
-  clipped: np.ndarray | None
+  image: Image.Image | UInt16[np.ndarray, "h w *c"]
+  clipped: np.ndarray | None = None
+  remark: str = ""
 
 
 class _Plan(NamedTuple):
@@ -78,52 +83,140 @@ class _Plan(NamedTuple):
   to_lab: ImageCms.ImageCmsTransform
 
 
-def convert_to_srgb(image: Image.Image, profile: bytes) -> Converted:
+class _Matrix(NamedTuple):
+  """How 16-bit RGB is converted, by the curves and the matrix of a display's profile.
+
+  Attributes:
+    curves: The light of each sample, for each channel.
+    matrix: From that light to sRGB's.
+  """
+
+  curves: np.ndarray
+  matrix: np.ndarray
+
+  def apply(self, samples: UInt16[np.ndarray, "h w 3"]) -> UInt16[np.ndarray, "h w 3"]:
+    converted = np.empty_like(samples)
+    for row, out in zip(samples, converted, strict=True):  # so that floats take little memory
+      light = np.stack([curve[row[:, i]] for i, curve in enumerate(self.curves)], axis=-1)
+      out[:] = _from_light(light @ self.matrix.T)
+    return converted
+
+
+def convert_to_srgb(image: Image.Image | UInt16[np.ndarray, "h w *c"], profile: bytes) -> Converted:
   """Converts an image to sRGB.
 
   Args:
-    image: An image of mode L, I;16, RGB, CMYK or LAB.
+    image: An image of mode L, RGB, CMYK or LAB, or 16-bit samples: gray, [H, W], or RGB, [H, W, 3].
     profile: The ICC profile of its samples. Gray images may have one of RGB.
 
   Raises:
     ProfileError: If the profile is broken, or is for other images.
   """
-  space = profile[16:20].decode("latin-1")
-  if image.mode in _SPACES["GRAY"] and space == "RGB ":
-    image = reduce_to_8_bits(image).convert("RGB")
+  if isinstance(image, Image.Image):
+    return _convert(image, profile)
+  if image.ndim == 2:
+    if _read_space(profile) == "GRAY":
+      table = _tabulate_gray(profile, "I;16")
+      return Converted(image if table is None else table[image])
+    image = np.repeat(image[..., None], 3, axis=-1)
+  reduced = Image.fromarray(reduce_to_8_bits(image))
+  converted = _convert(reduced, profile)
+  if converted.image is reduced:
+    return converted._replace(image=image)
+  matrix = _plan_matrix(profile)
+  if matrix is None:
+    return converted._replace(remark="its colour profile is applied to 8 of its 16 bits")
+  return converted._replace(image=matrix.apply(image))
+
+
+def _convert(image: Image.Image, profile: bytes) -> Converted:
+  space = _read_space(profile)
+  if image.mode == "L" and space == "RGB ":
+    image = image.convert("RGB")
   if image.mode not in _SPACES.get(space, ()):
     raise ProfileError(f"it is for {space.strip() or 'unknown'} samples")
   if space == "GRAY":
-    return Converted(_look_up(image, _tabulate_gray(profile, image.mode)), None)
+    table = _tabulate_gray(profile, image.mode)
+    return Converted(image if table is None else Image.fromarray(table[np.asarray(image)]))
   plan = _plan_conversion(profile, image.mode)
   if plan is None:
-    return Converted(image, None)
+    return Converted(image)
   converted = plan.to_srgb.apply(image)
   return Converted(converted, _find_clipped(image, converted, plan))
 
 
-def reduce_to_8_bits(image: Image.Image) -> Image.Image:
-  """Rounds gray of 16 bits; other images stay."""
-  if image.mode != "I;16":
-    return image
-  return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-
-
-def _look_up(image: Image.Image, table: np.ndarray | None) -> Image.Image:
-  if table is None:
-    return reduce_to_8_bits(image)
-  return Image.fromarray(table[np.asarray(image)])
+def _read_space(profile: bytes) -> str:
+  return profile[16:20].decode("latin-1")
 
 
 @functools.lru_cache(maxsize=32)
 def _tabulate_gray(profile: bytes, mode: str) -> np.ndarray | None:
-  """Lists what each sample is in sRGB; None if the profile is sRGB's."""
-  samples = np.arange(256, dtype=np.uint8) if mode == "L" else np.arange(2**16, dtype=np.uint16)
-  every = Image.fromarray(samples[None])
+  """Lists what each sample of 8 bits (L) or 16 (I;16) is in sRGB; None if the profile is sRGB's."""
+  samples, table = _list_samples(mode), _tabulate_curve(profile, mode)
+  if mode == "L":
+    return None if _is_srgb(table, samples) else table
+  return None if _is_srgb(reduce_to_8_bits(table), reduce_to_8_bits(samples)) else table
+
+
+def _tabulate_curve(profile: bytes, mode: str) -> np.ndarray:
+  """Lists what each sample is in sRGB, also if nothing is changed."""
+  every = Image.fromarray(_list_samples(mode)[None])
   srgb = ImageCms.ImageCmsProfile(io.BytesIO(build_profile(SRGB_CURVE, None)))
-  converted = _build_transform(_open_profile(profile), srgb, mode, "L", _EXACT).apply(every)
-  table = np.asarray(converted)[0]
-  return None if _is_srgb(table, np.asarray(reduce_to_8_bits(every))[0]) else table
+  transform = _build_transform(_open_profile(profile), srgb, mode, mode, _EXACT)
+  return np.asarray(transform.apply(every))[0]
+
+
+def _list_samples(mode: str) -> np.ndarray:
+  return np.arange(256, dtype=np.uint8) if mode == "L" else np.arange(2**16, dtype=np.uint16)
+
+
+@functools.lru_cache(maxsize=8)
+def _plan_matrix(profile: bytes) -> _Matrix | None:
+  """Prepares the conversion of 16-bit RGB, for which Pillow's LittleCMS has no mode.
+
+  Returns:
+    None if the profile is not made of curves and a matrix alone.
+  """
+  opened: Any = _open_profile(profile).profile
+  srgb: Any = _srgb().profile
+  tables = [
+    source for source, _, _ in opened.clut.values()
+  ]  # which would be used, if for any intent
+  if any(tables) or not opened.is_matrix_shaper:
+    return None
+  ours, theirs = (
+    np.stack([p.red_colorant[0], p.green_colorant[0], p.blue_colorant[0]], axis=-1)
+    for p in (srgb, opened)
+  )
+  curves = [
+    _tabulate_curve(_assemble_profile("GRAY", [(b"kTRC", _read_tag(profile, name))]), "I;16")
+    for name in (b"rTRC", b"gTRC", b"bTRC")
+  ]
+  return _Matrix(_to_light(np.stack(curves)), np.linalg.solve(ours, theirs).astype(np.float32))
+
+
+def _read_tag(profile: bytes, name: bytes) -> bytes:
+  """Reads a tag of a profile that LittleCMS has accepted (ICC.1:2010, section 7.3)."""
+  (count,) = struct.unpack_from(">I", profile, 128)
+  tags = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
+  (found,) = {(offset, size) for tag, offset, size in tags if tag == name}
+  return profile[found[0] : sum(found)]
+
+
+def _to_light(samples: np.ndarray) -> np.ndarray:
+  """Converts 16-bit samples of sRGB to light, 0 to 1."""
+  gamma, slope, offset, low, edge = SRGB_CURVE
+  values = samples / 65535
+  light = np.where(values < edge, low * values, (slope * values + offset) ** gamma)
+  return light.astype(np.float32)
+
+
+def _from_light(light: np.ndarray) -> np.ndarray:
+  """Converts light to 16-bit samples of sRGB, clipped."""
+  gamma, slope, offset, low, edge = SRGB_CURVE
+  light = light.clip(0, 1)
+  values = np.where(light < low * edge, light / low, (light ** (1 / gamma) - offset) / slope)
+  return np.round(65535 * values).astype(np.uint16)
 
 
 @functools.lru_cache(maxsize=32)
@@ -220,21 +313,26 @@ def build_profile(curve: Curve, chromaticities: Chromaticities | None) -> bytes:
     raise ProfileError(f"its gamma is {curve[0]:g}")
   kind = {1: 0, 5: 3}[len(curve)]
   parametric = b"para" + struct.pack(">IHH", 0, kind, 0) + _pack_fixed(*curve)
-  tags = [(b"wtpt", _pack_xyz(_D50))]
+  tags = []
   if chromaticities is None:
     tags.append((b"kTRC", parametric))
   else:
     columns = _adapt_primaries(chromaticities).T
     for channel, column in zip((b"r", b"g", b"b"), columns, strict=True):
       tags += [(channel + b"XYZ", _pack_xyz(column)), (channel + b"TRC", parametric)]
+  return _assemble_profile("GRAY" if chromaticities is None else "RGB ", tags)
+
+
+def _assemble_profile(space: str, tags: Sequence[tuple[bytes, bytes]]) -> bytes:
+  """Assembles a display's profile of tags and their data; white is added."""
+  tags = [(b"wtpt", _pack_xyz(_D50)), *tags]
   table, body = struct.pack(">I", len(tags)), b""
   start = 128 + 4 + 12 * len(tags)
   for name, data in tags:
     table += name + struct.pack(">II", start + len(body), len(data))
     body += data + bytes(-len(data) % 4)
-  space = b"GRAY" if chromaticities is None else b"RGB "
-  header = struct.pack(">I4x4s4s4s4s12x4s", start + len(body), b"\4\x30\0\0", b"mntr", space,
-                       b"XYZ ", b"acsp")  # fmt: skip
+  header = struct.pack(">I4x4s4s4s4s12x4s", start + len(body), b"\4\x30\0\0", b"mntr",
+                       space.encode(), b"XYZ ", b"acsp")  # fmt: skip
   header += bytes(24) + struct.pack(">I", _INTENT) + _pack_fixed(*_D50)
   return header.ljust(128, b"\0") + table + body
 

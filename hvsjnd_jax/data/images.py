@@ -1,4 +1,4 @@
-"""Picture files, read and written as uint8 RGB arrays [H, W, 3]."""
+"""Picture files, read and written as uint8 RGB arrays [H, W, 3], and read as uint16 ones, too."""
 
 import contextlib
 import io
@@ -77,18 +77,17 @@ def limit_pixels(pixels: int) -> None:
 
 
 def read_image(path: Path) -> Pixels:
-  """Reads a picture's pixels; see `read_picture`."""
+  """Reads a picture's pixels in 8 bits; see `read_picture`."""
   return read_picture(path).pixels
 
 
 def read_picture(path: Path) -> Picture:
-  """Reads a picture as upright 8-bit sRGB.
+  """Reads a picture as upright sRGB of 8 bits, and of 16 where the file has them.
 
   EXIF rotation is applied, unless the EXIF data is broken. Colours are converted to sRGB by the
   file's profile or code points, relative colorimetric; a file that names none is sRGB. Gray,
-  palette, CMYK and CIELAB pictures become RGB; transparent pixels are laid over white; 16-bit
-  gray is rounded to 8 bits, while Pillow keeps the high byte of 16-bit colour; an animation gives
-  its first frame.
+  palette, CMYK and CIELAB pictures become RGB; transparent pixels are laid over white; an animation
+  gives its first frame.
 
   Args:
     path: An image file.

@@ -7,13 +7,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from hvsjnd_jax.data.images import to_uint8
+from hvsjnd_jax.data.images import Picture, to_uint8
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable, group_metrics
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.noise import draw_signs, inject
-from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.ops.samples import to_unit
 
 
 class Threshold(NamedTuple):
@@ -72,17 +72,18 @@ class Calibration(NamedTuple):
 
 
 def calibrate(
-  pixels: Pixels, estimator: Estimator, *, lmbdas: Sequence[float], seed: int
+  picture: Picture, estimator: Estimator, *, lmbdas: Sequence[float], seed: int
 ) -> Calibration:
   """Scores an image's noise at each lmbda, and finds the lmbdas that reach the thresholds.
 
   Args:
-    pixels: The image.
+    picture: The image. Its map is drawn from 16 bits where it has them.
     estimator: What draws its JND map.
     lmbdas: Scales of the noise, above 0.
     seed: The seed of the noise's signs.
   """
-  image, jnd = pixels[None].astype(np.float32) / 255, estimator(pixels)[None]
+  pixels = picture.pixels
+  image, jnd = to_unit(pixels[None]), estimator(picture.finest)[None]
   signs = draw_signs(pixels, seed=seed)
 
   def score(lmbda: float, metrics: Sequence[str] = comparison.SCORED) -> ImageScores:

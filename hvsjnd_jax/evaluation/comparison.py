@@ -13,14 +13,14 @@ channel has its own signs, this gains nothing. So a map is better only where bot
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-
+from hvsjnd_jax.data.images import Picture
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable
 from hvsjnd_jax.evaluation.tables import BETTER
 from hvsjnd_jax.noise import SignProtocol, draw_signs
 from hvsjnd_jax.noise_scale import UnreachableError, scale_to_psnr
+from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import Pixels
 
 Case = Literal["channels", "channels_own", "total"]
@@ -63,27 +63,28 @@ class Comparison(NamedTuple):
 
 
 def compare(
-  pixels: Pixels,
+  picture: Picture,
   estimators: Mapping[str, Estimator],
   *,
   psnr_db: float,
   seed: int,
 ) -> Comparison:
-  """Adds every model's noise to an image, and scores it.
+  """Adds every model's noise to an image of 8 bits, and scores it.
 
   Args:
-    pixels: The image.
+    picture: The image. Its maps are drawn from 16 bits where it has them.
     estimators: What draws each model's JND map, by the model's name.
     psnr_db: The PSNR of the noise, in all cases.
     seed: The seed of the noise's signs.
   """
+  pixels = picture.pixels
   signs = {
     protocol: draw_signs(pixels, seed=seed, protocol=protocol)
     for protocol in get_args(SignProtocol)
   }
   compared = Comparison({case: {} for case in CASES}, {}, [])
   for name, estimator in estimators.items():
-    jnd = estimator(pixels)
+    jnd = estimator(picture.finest)
     for case, rule in CASES.items():
       try:
         noisy, scale = scale_to_psnr(
@@ -111,8 +112,7 @@ def score(noisy: Pixels, reference: Pixels, *, metrics: Sequence[str] = SCORED) 
   Returns:
     The scores; None for a metric that the image is too small for.
   """
-  distorted, original = (image.astype(np.float32) / 255 for image in (noisy, reference))
-  return scores.measure(distorted, original, metrics, backbones={})
+  return scores.measure(to_unit(noisy), to_unit(reference), metrics, backbones={})
 
 
 class Summary(NamedTuple):

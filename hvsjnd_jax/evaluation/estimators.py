@@ -14,10 +14,11 @@ from hvsjnd_jax import weights
 from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.masking import threshold
-from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.ops.samples import to_unit
+from hvsjnd_jax.ops.types import DeepPixels, Pixels
 
 # Draws the JND map of an image, [H, W, 3].
-Estimator = Callable[[Pixels], Float[np.ndarray, "h w 3"]]
+Estimator = Callable[[Pixels | DeepPixels], Float[np.ndarray, "h w 3"]]
 
 _MASKING = "masking"
 
@@ -51,10 +52,10 @@ def load_estimator(name: str, window: windows.Window) -> Estimator:
   """
   if not has_networks(name):
     function = _threshold if name == _MASKING else BASELINES[name].function
-    return lambda pixels: np.asarray(function(pixels[None].astype(np.float32) / 255))[0]
+    return lambda pixels: np.asarray(function(to_unit(pixels[None])))[0]
   model = weights.load(name)
 
-  def draw(pixels: Pixels) -> np.ndarray:
+  def draw(pixels: Pixels | DeepPixels) -> np.ndarray:
     return windows.analyze(model, pixels[None], window=window).jnd[0]
 
   return draw

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from hvsjnd_jax.data.images import Picture
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
 from hvsjnd_jax.model import windows
@@ -14,7 +15,7 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.noise_scale import find_scale
-from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.ops.samples import to_unit
 
 LARGEST_LMBDA = float(np.finfo(np.float32).max)
 
@@ -42,7 +43,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
   model: JNDModel,
-  pixels: Pixels,
+  picture: Picture,
   *,
   lmbda: float | None,
   psnr_db: float | None,
@@ -57,7 +58,7 @@ def evaluate(
 
   Args:
     model: What `hvsjnd_jax.load` returned.
-    pixels: The image.
+    picture: The image. Where it has 16 bits, its map is drawn from them, and noise added to them.
     lmbda: The scale of the noise; None where `psnr_db` is given.
     psnr_db: The PSNR for which a scale is searched, to 0.005 dB; None where `lmbda` is given.
     seed: The seed of the noise's signs.
@@ -70,12 +71,13 @@ def evaluate(
   Raises:
     UnreachableError: If no scale gives the PSNR.
   """
+  images = picture.finest[None]
   maps = windows.analyze(
-    model, pixels[None], window=window, resolution=resolution, attention_layer=attention_layer
+    model, images, window=window, resolution=resolution, attention_layer=attention_layer
   )
   jnd, attention = maps.jnd[0], maps.priors and maps.priors.attention[0, ..., 0]
   del maps  # the other two take as much memory as the image, twice over
-  noise = _Noise(pixels, jnd, seed=seed)
+  noise = _Noise(picture, jnd, seed=seed)
   if lmbda is None:
     assert psnr_db is not None
     lmbda = find_scale(noise.measure_error, jnd, psnr_db=psnr_db, largest=LARGEST_LMBDA)
@@ -87,11 +89,11 @@ def evaluate(
 class _Noise:
   """An image and the one distorted copy of it that every lmbda is tried in."""
 
-  def __init__(self, pixels: Pixels, jnd: Float[np.ndarray, "h w 3"], *, seed: int):
-    self._jnd, self._signs = jnd, draw_signs(pixels, seed=seed)
-    self.image, self._distorted = (np.empty(pixels.shape, np.float32) for _ in range(2))
+  def __init__(self, picture: Picture, jnd: Float[np.ndarray, "h w 3"], *, seed: int):
+    self._jnd, self._signs = jnd, draw_signs(picture.pixels, seed=seed)
+    self.image, self._distorted = (np.empty(jnd.shape, np.float32) for _ in range(2))
     for rows in self._split_rows():
-      self.image[rows] = pixels[rows].astype(np.float32) / 255
+      self.image[rows] = to_unit(picture.finest[rows])
 
   def inject(self, lmbda: float) -> Float[np.ndarray, "h w 3"]:
     """Overwrites the copy with the noise of this scale, and returns it."""

@@ -21,9 +21,9 @@ at 0 to dark red at MAX and above:
   cvvdp         0-2   JOD lost at this place
   cvvdp_fhd     0-2   the same
 
-A difference is measured between 8-bit pictures in sRGB, to which images with another colour profile
-are converted. Metrics compile for each size of image anew, which takes longer than to compute them;
-compiled code is kept in ~/.cache/hvsjnd_jax.
+A difference is measured between pictures in sRGB, of 16 bits if either has them, to which images
+with another colour profile are converted. Metrics compile for each size of image anew, which takes
+longer than to compute them; compiled code is kept in ~/.cache/hvsjnd_jax.
 
 Exit status: 0 when every pair was scored; 1 when an image had no partner or could not be used, or
 was too small for a metric, whose mean leaves it out; 2 when the command could not start or write
@@ -47,13 +47,13 @@ from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
 from hvsjnd_jax.cli.options import add_json, add_max_megapixels, apply_max_megapixels
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
-from hvsjnd_jax.data.images import write_npy, write_png
+from hvsjnd_jax.data.images import Picture, write_npy, write_png
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
 from hvsjnd_jax.evaluation.tables import Column, name_too_small, tabulate
 from hvsjnd_jax.metrics import METRICS, butteraugli_map, cvvdp_map
 from hvsjnd_jax.ops.errors import HVSJNDError
-from hvsjnd_jax.ops.types import PixelPair
+from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.viz.sheets import jet
 
@@ -61,7 +61,7 @@ _DEFAULT = "psnr,ssim,ssimulacra2,butteraugli_3norm,cvvdp"
 
 # The host's memory for each of the image's pixels: of this pair, the next one and the maps,
 # and of what computes a map.
-_PAIR_BYTES_PER_PIXEL = 50
+_PAIR_BYTES_PER_PIXEL = 75
 _MAP_BYTES_PER_PIXEL = 210
 
 
@@ -170,8 +170,8 @@ def _score_all(
 ) -> Iterator[dict[str, Any]]:
   """Scores each pair and writes its maps; yields a record of each."""
 
-  def compute(pair: PixelPair) -> tuple[ImageScores, _Maps]:
-    distorted, reference = pair.astype(np.float32) / 255
+  def compute(pair: Picture) -> tuple[ImageScores, _Maps]:
+    distorted, reference = map(to_unit, pair.finest)
     measured = scores.measure(distorted, reference, metrics, backbones=backbones)
     fitting = [name for name in mapped if measured[name] is not None]
     return scores.select(measured, metrics), _draw_maps(distorted, reference, fitting)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.runtime.sharding import make_mesh, shard_batch
 
 Sides = tuple[int, int]  # height and width of a window
@@ -71,9 +72,9 @@ def _cover_axis(length: int, side: int, reach: int) -> Iterator[tuple[int, slice
 
 
 def read(batch: np.ndarray, tile: Tile, sides: Sides, dtype: np.dtype) -> np.ndarray:
-  """Reads what the window sees of its image; 8-bit values are divided by 255."""
+  """Reads what the window sees of its image; samples of 8 or 16 bits become values in [0, 1]."""
   part = batch[tile.image, tile.top : tile.top + sides[0], tile.left : tile.left + sides[1]]
-  return part.astype(dtype) / 255 if part.dtype == np.uint8 else part.astype(dtype)
+  return to_unit(part, dtype) if np.issubdtype(part.dtype, np.integer) else part.astype(dtype)
 
 
 def fill(part: np.ndarray, sides: Sides) -> np.ndarray:

@@ -7,7 +7,7 @@ gathered on the way, then the map. Windows overlap by the reach of the networks,
 extends past the end of its image is given the image's extent. The result is that of the whole
 image, to float32 rounding.
 
-Images are NHWC, RGB, uint8 or float in [0, 1]. They and all results are NumPy arrays on the
+Images are NHWC, RGB, uint8, uint16 or float in [0, 1]. They and all results are NumPy arrays on the
 host, and nothing else is as large as an image.
 """
 
@@ -170,7 +170,7 @@ def analyze(
 
   Args:
     model: What `hvsjnd_jax.load` returned.
-    images: Images of uint8, or of floats in [0, 1], [B, H, W, 3], H and W at least 8.
+    images: Images of uint8 or uint16, or of floats in [0, 1], [B, H, W, 3], H and W at least 8.
     window: Height and width, multiples of 8 above 112; `plan_window` finds good ones. Where
       one of image and window is upright and the other is not, the image is turned, and the
       kernels with it, so that photographs of both kinds share a shape.
@@ -181,7 +181,7 @@ def analyze(
     The maps and the priors, NumPy arrays, float32 as the weights.
 
   Raises:
-    TypeError, ValueError: As `hvsjnd_jax.estimate`, but that 8-bit images pass.
+    TypeError, ValueError: As `hvsjnd_jax.estimate`, but that images of 8 and 16 bits pass.
 
   Examples:
     >>> images = np.zeros((1, 16, 24, 3), np.uint8)
@@ -207,7 +207,7 @@ def _check(images: HostImages) -> None:
       "windows.analyze: expected no window under jax.jit, jax.grad or jax.vmap; compute the "
       "images whole"
     )
-  if getattr(images, "dtype", None) == np.uint8:
+  if getattr(images, "dtype", None) in (np.uint8, np.uint16):
     check_rgb("windows.analyze", images)
     check_sides("windows.analyze", images, smallest_px=MIN_SIDE_PX)
   else:

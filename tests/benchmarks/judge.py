@@ -22,7 +22,7 @@ from tqdm import tqdm
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.options import add_photographs
 from hvsjnd_jax.cli.photographs import find_photographs, plan_window
-from hvsjnd_jax.data.images import read_image
+from hvsjnd_jax.data.images import read_picture
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.comparison import Case
 from hvsjnd_jax.evaluation.estimators import load_estimator
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
   rows = [["", "signs", "dB", *(loss.title for loss in LOSSES.values())]]
   for psnr_db in args.psnr:
     compared = [
-      comparison.compare(read_image(path), estimators, psnr_db=psnr_db, seed=0).scores
+      comparison.compare(read_picture(path), estimators, psnr_db=psnr_db, seed=0).scores
       for path in tqdm(photographs.paths, unit="image", disable=None)
     ]
     for name in args.models:

@@ -92,7 +92,7 @@ PNGS = {
 @pytest.mark.parametrize("name", PNGS)
 def test_png(name: str):
   chunks, wanted = PNGS[name]
-  pixels, alpha, remarks = decode_picture(png(*chunks))
+  pixels, alpha, remarks, _ = decode_picture(png(*chunks))
   assert (alpha, remarks) == (None, ())
   np.testing.assert_allclose(pixels.astype(float), wanted, rtol=0, atol=ROUNDING)
 
@@ -103,7 +103,7 @@ def test_png(name: str):
   ids=["cicp", "gama", "gama_chrm", "iccp"],
 )
 def test_gray_png(chunks: list[bytes]):
-  pixels, _, remarks = decode_picture(png(*chunks, pixels=GRAY))
+  pixels, _, remarks, _ = decode_picture(png(*chunks, pixels=GRAY))
   assert not remarks
   np.testing.assert_allclose(pixels.astype(float), GRAY_LINEAR, rtol=0, atol=ROUNDING)
 
@@ -127,7 +127,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_colors_of_png_are_told(name: str):
   chunks, reason = BROKEN[name]
-  pixels, _, remarks = decode_picture(png(*chunks))
+  pixels, _, remarks, _ = decode_picture(png(*chunks))
   np.testing.assert_array_equal(pixels, PHOTO)
   (remark,) = remarks
   assert remark.startswith(f"its colour profile is ignored, and sRGB assumed: {reason}")
@@ -173,7 +173,7 @@ OTHERS: dict[str, tuple[Callable[[], bytes], np.ndarray, float]] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_formats(name: str):
   write, wanted, tolerance = OTHERS[name]
-  pixels, _, remarks = decode_picture(write())
+  pixels, _, remarks, _ = decode_picture(write())
   assert not remarks
   assert np.abs(wanted - UNCHANGED).mean() > 3, "the colours are those without a profile"
   difference = np.abs(pixels - wanted)
@@ -256,7 +256,7 @@ def test_cmyk_is_converted_by_its_profile(kind: str):
   file = io.BytesIO()
   image = Image.fromarray(inks, "CMYK")
   image.save(file, kind, icc_profile=_build_press_profile(), quality=100, subsampling=0)
-  pixels, _, remarks = decode_picture(file.getvalue())
+  pixels, _, remarks, _ = decode_picture(file.getvalue())
   assert not any("ignored" in remark for remark in remarks)
   wanted = np.array([*PRINTED.values()])
   # The profile's colours are rounded to whole steps of CIELAB, which near 0 are many levels.

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, PngImagePlugin
 
 from hvsjnd_jax.data.images import ImageError, decode_picture
-from tests.support.colors import PHOTO, chunk, encode_srgb, insert_chunks
+from tests.support.colors import PHOTO, chunk, encode_deep_png, encode_srgb, insert_chunks
 
 GRAY = PHOTO[..., 0]
 GRAY16 = (np.arange(GRAY.size, dtype=np.uint32) * 65535 // (GRAY.size - 1)).astype(np.uint16)
@@ -38,7 +38,7 @@ TEXTS = {
 def test_text_does_not_cost_the_picture(text: str, behind: bool):
   data = TEXTS[text]()
   png = PNG[:-12] + data + PNG[-12:] if behind else insert_chunks(PNG, data)
-  pixels, alpha, remarks = decode_picture(png)
+  pixels, alpha, remarks, _ = decode_picture(png)
   np.testing.assert_array_equal(pixels, PHOTO)
   assert (alpha, remarks) == (None, ())
 
@@ -70,28 +70,20 @@ def test_transparency_of_16_bit_gray(level: int):
   samples = GRAY16.copy()
   samples[3:7] = level
   png = encode(Image.fromarray(samples))
-  pixels, alpha, _ = decode_picture(insert_chunks(png, chunk(b"tRNS", struct.pack(">H", level))))
+  pixels, alpha, *_ = decode_picture(insert_chunks(png, chunk(b"tRNS", struct.pack(">H", level))))
   wanted = np.where(samples == level, 255, np.round(samples / 257))
   np.testing.assert_array_equal(pixels, np.repeat(wanted[..., None], 3, axis=-1))
   np.testing.assert_array_equal(alpha, np.where(samples == level, 0, 255))
 
 
-def _png16(samples: np.ndarray, *chunks: bytes) -> bytes:
-  """A PNG of 16-bit RGB, which Pillow cannot write."""
-  height, width, _ = samples.shape
-  rows = b"".join(b"\0" + row.tobytes() for row in samples.astype(">u2"))
-  header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
-  body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-  return PNG[:8] + header + b"".join(chunks) + body
-
-
 def test_transparency_of_16_bit_color():
   samples = np.random.RandomState(0).randint(0, 65536, (8, 9, 3)).astype(np.uint16)
   clear = samples[2, 3]
-  png = _png16(samples, chunk(b"tRNS", clear.astype(">u2").tobytes()))
-  wanted = samples >> 8
-  wanted[2, 3] = 255
-  np.testing.assert_array_equal(decode_picture(png).pixels, wanted)
+  png = encode_deep_png(samples, chunk(b"tRNS", clear.astype(">u2").tobytes()))
+  samples[2, 3] = 65535
+  picture = decode_picture(png)
+  np.testing.assert_array_equal(picture.deep, samples)
+  np.testing.assert_array_equal(picture.alpha == 0, (samples == 65535).all(axis=-1))
 
 
 @pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])

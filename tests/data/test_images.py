@@ -107,8 +107,8 @@ KINDS = [
     _repeat(np.round(GRAY16 / 257)),
     0,
   ),
-  ("rgb16.png", lambda f: f.write_bytes(_png16(RGB16, 2)), RGB16 >> 8, 0),
-  ("rgb16.tif", lambda f: tifffile.imwrite(f, RGB16, photometric="rgb"), RGB16 >> 8, 0),
+  ("rgb16.png", lambda f: f.write_bytes(_png16(RGB16, 2)), np.round(RGB16 / 257), 0),
+  ("rgb16.tif", lambda f: tifffile.imwrite(f, RGB16, photometric="rgb"), np.round(RGB16 / 257), 0),
   (
     "float.tif",
     lambda f: Image.fromarray(GRAY.astype(np.float32)).save(f),

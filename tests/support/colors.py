@@ -53,3 +53,13 @@ def chunk(name: bytes, data: bytes) -> bytes:
 def insert_chunks(png: bytes, *chunks: bytes) -> bytes:
   """A PNG with more chunks, behind its header."""
   return png[:33] + b"".join(chunks) + png[33:]
+
+
+def encode_deep_png(samples: np.ndarray, *chunks: bytes) -> bytes:
+  """A PNG of 16-bit samples, [H, W, channels], which Pillow cannot write."""
+  height, width, channels = samples.shape
+  rows = b"".join(b"\0" + row.tobytes() for row in samples.astype(">u2"))
+  kind = {2: 4, 3: 2, 4: 6}[channels]
+  header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+  body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+  return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + body
