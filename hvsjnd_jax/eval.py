@@ -21,9 +21,9 @@ is the strictest of three models of vision. What a lmbda amounts to with the def
 For other weights or photographs: python -m hvsjnd_jax.calibrate.
 
 The map is computed from 16 bits where an image has them, and the noise is added to them; pictures
-are written in 8 bits. PSNR is that of the clipped and not yet rounded result. --psnr is met to 0.005 dB, by a lmbda for
-each image; an image that no lmbda takes there, as its map is zero or too much is clipped, is
-named and left out.
+are written in 8 bits. PSNR is that of the clipped and not yet rounded result. --psnr is met to
+0.005 dB, by a lmbda for each image; an image that no lmbda takes there, as its map is zero or too
+much is clipped, is named and left out.
 
 The signs of the noise depend on the seed and the image's content alone. An image given twice is
 evaluated once. A --save folder inside a --path folder is not searched for images.

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ import flax
 import jax
 
 import hvsjnd_jax
+from hvsjnd_jax.data.formats import ImageError
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.devices import explain_missing_device
 
@@ -134,6 +135,13 @@ def report_error(command: str, subject: object, error: object) -> None:
   from tqdm import tqdm  # commands that draw no bar start faster without it
 
   tqdm.write(f"{command}: {subject}: {error}", file=sys.stderr)
+
+
+def advise_packages(command: str, errors: Iterable[object]) -> None:
+  """Says once what to install, if images could not be read for want of it."""
+  packages = sorted({e.package for e in errors if isinstance(e, ImageError) and e.package})
+  if packages:
+    report_error(command, "some formats need packages", f"pip install {' '.join(packages)}")
 
 
 def _say(name: str, reason: object) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
-from hvsjnd_jax.cli.command import report_error
+from hvsjnd_jax.cli.command import advise_packages, report_error
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.cli.prefetch import read_ahead
 from hvsjnd_jax.data.images import ImageError, Picture
@@ -54,7 +54,8 @@ def computing(
 
   An image that is too small, or that takes more memory than there is, fails before it is
   decoded: the system would end the whole run, not the image, if it ran out of memory.
-  What was remarkable about reading one is printed, too.
+  What was remarkable about reading one is printed, too, and at the end what to install for the
+  formats that could not be read.
 
   Args:
     command: The command's name, which opens the lines.
@@ -67,6 +68,8 @@ def computing(
     An iterator over the paths and their outcomes.
   """
   check = partial(_check_size, plan=_plan_memory(memory), smallest_px=smallest_px)
+
+  errors: list[HVSJNDError] = []
 
   def read(path: Path) -> Picture:
     size = photographs.read_size(path)
@@ -86,10 +89,12 @@ def computing(
         return picture, compute(picture)
     except HVSJNDError as error:
       report_error(command, path, error)
+      errors.append(error)
       return error
 
   with read_ahead(photographs.paths, read) as images:
     yield ((path, compute_one(path, picture)) for path, picture in images)
+  advise_packages(command, errors)
 
 
 class _MemoryPlan(NamedTuple):

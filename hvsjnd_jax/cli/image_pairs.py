@@ -39,7 +39,8 @@ class Pairs(NamedTuple):
     try:
       theirs = read_picture(reference)
     except ImageError as error:
-      raise ImageError(f"its reference {reference}: {error}") from None
+      reason = f"its reference {reference}: {error}"
+      raise ImageError(reason, package=error.package) from None
     if ours.pixels.shape != theirs.pixels.shape:
       sizes = ["{1}x{0}".format(*picture.pixels.shape) for picture in (ours, theirs)]
       raise ImageError(f"{sizes[0]} pixels, but its reference {reference} has {sizes[1]}")

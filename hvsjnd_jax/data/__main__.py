@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hvsjnd_jax.cli.command import make_parser, run_command
+from hvsjnd_jax.cli.command import advise_packages, make_parser, report_error, run_command
 from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels
 from hvsjnd_jax.data.sources import DataError, PhotoFolder
 from hvsjnd_jax.data.tfds_writer import build_dataset
@@ -46,7 +46,8 @@ def _build(args: argparse.Namespace) -> int:
   paths = PhotoFolder(images).paths
   errors, remarks = build_dataset(paths, root=images, out=out)
   for path, reason in [*errors, *remarks]:
-    print(f"data: {path}: {reason}", file=sys.stderr)
+    report_error("data", path, reason)
+  advise_packages("data", (error for _, error in errors))
   if len(errors) == len(paths):
     raise DataError(f"no image under {images} can be read")
   print(f"{out}: {len(paths) - len(errors)} photographs written")

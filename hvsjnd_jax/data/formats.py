@@ -62,7 +62,16 @@ EXTENSIONS = frozenset(
 
 
 class ImageError(HVSJNDError):
-  """A picture cannot be used. The message gives the reason, and not the file."""
+  """A picture cannot be used. The message gives the reason, and not the file.
+
+  Args:
+    reason: The message.
+    package: What to install so that the picture can be used; None where that would not do.
+  """
+
+  def __init__(self, reason: str, *, package: str | None = None):
+    super().__init__(reason)
+    self.package = package
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
@@ -87,8 +96,7 @@ def _open_by_plugin(file: BinaryIO, name: str, plugin: _Plugin) -> ImageFile.Ima
   try:
     plugin.register()
   except ImportError:
-    raise ImageError(
-      f"a {plugin.title} image, which needs a package: pip install {plugin.package}"
-    ) from None
+    reason = f"a {plugin.title} image, which needs {plugin.package}"
+    raise ImageError(reason, package=plugin.package) from None
   file.seek(0)
   return Image.open(file, formats=[name])

@@ -63,7 +63,10 @@ class PhotoFolder:
     try:
       return read_image(path)
     except ImageError as error:
-      raise DataError(f"{path}: {error}; remove it, or mend it") from None
+      advice = (
+        f"pip install {error.package}, or remove it" if error.package else "remove it, or mend it"
+      )
+      raise DataError(f"{path}: {error}; {advice}") from None
 
   def name(self, index: int) -> str:
     return str(self.paths[index])

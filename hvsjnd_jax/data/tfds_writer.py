@@ -21,7 +21,7 @@ class Built(NamedTuple):
     remarks: What was remarkable about reading others.
   """
 
-  errors: list[tuple[Path, str]]
+  errors: list[tuple[Path, ImageError]]
   remarks: list[tuple[Path, str]]
 
 
@@ -55,7 +55,7 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
 
   def __init__(self, paths: Sequence[Path], root: Path, **options: Any):
     self._paths, self._root = paths, root
-    self.errors: list[tuple[Path, str]] = []
+    self.errors: list[tuple[Path, ImageError]] = []
     self.remarks: list[tuple[Path, str]] = []
     super().__init__(**options)
 
@@ -73,7 +73,7 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
       try:
         picture = read_picture(path)
       except ImageError as error:
-        self.errors.append((path, str(error)))
+        self.errors.append((path, error))
         continue
       self.remarks += ((path, remark) for remark in picture.remarks)
       png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow to do it

@@ -1,6 +1,7 @@
 """The loop over photographs: what fails on one image is said, and the rest goes on."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax import eval as command
+from hvsjnd_jax.data import __main__ as data
+from hvsjnd_jax.data.sources import DataError, PhotoFolder
+from hvsjnd_jax.metrics import __main__ as metrics
 from hvsjnd_jax.model import windows
 from tests.support.evaluating import SIZE, draw, photos, report, run
 
@@ -96,3 +100,45 @@ def test_image_below_8_pixels(report: Callable[..., dict[str, Any]], photos: Pat
 def test_image_given_twice_is_evaluated_once(report: Callable[..., dict[str, Any]], photos: Path):
   result = report("--path", photos / "b.png", photos, "--path", photos / "a/../b.png")
   assert [Path(image["path"]).name for image in result["images"]] == ["b.png", "c.png", "d.bmp"]
+
+
+def test_what_to_install_is_said_once(
+  report: Callable[..., dict[str, Any]],
+  photos: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capfd: pytest.CaptureFixture[str],
+):
+  for package in ("pillow_heif", "pillow_jxl"):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+  for name in ("1.heic", "2.heic"):
+    (photos / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+  (photos / "3.jxl").write_bytes(b"\xff\x0a\xfa\x9f\x01\x91")
+  errors = report("--path", photos, status=1)["errors"]
+  assert [error["error"] for error in errors] == [
+    "a HEIC image, which needs pillow-heif",
+    "a HEIC image, which needs pillow-heif",
+    "a JPEG XL image, which needs pillow-jxl-plugin",
+  ]
+  assert capfd.readouterr().err.splitlines() == [
+    *(f"eval: {error['path']}: {error['error']}" for error in errors),
+    "eval: some formats need packages: pip install pillow-heif pillow-jxl-plugin",
+    "eval: 3 of 6 files could not be used",
+  ]
+  assert data.main(["build", "--images", str(photos), "--out", str(photos / "out")]) == 1
+  lines = capfd.readouterr().err.splitlines()
+  assert lines[:2] == [f"data: {photos}/{i}.heic: {errors[0]['error']}" for i in (1, 2)]
+  assert lines[3:] == [
+    "data: some formats need packages: pip install pillow-heif pillow-jxl-plugin"
+  ]
+  with pytest.raises(DataError, match=r"pillow-heif; remove it, or pip install pillow-heif$"):
+    PhotoFolder(photos)[0]
+
+
+def test_package_that_a_reference_needs(
+  photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+  monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+  (photos / "b.jxl").write_bytes(b"\xff\x0a\xfa\x9f\x01\x91")
+  pair = ["--distorted", str(photos / "b.png"), "--reference", str(photos / "b.jxl")]
+  assert metrics.main([*pair, "--metrics", "psnr"]) == 1
+  assert "packages: pip install pillow-jxl-plugin\n" in capfd.readouterr().err

@@ -22,9 +22,9 @@ JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl "
 @pytest.mark.parametrize(
   ("head", "extension", "message"),
   [
-    (HEIC, "heic", "a HEIC image, which needs a package: pip install pillow-heif"),
-    (HEIC, "jpg", "a HEIC image, which needs a package: pip install pillow-heif"),
-    (JXL, "jxl", "a JPEG XL image, which needs a package: pip install pillow-jxl-plugin"),
+    (HEIC, "heic", "a HEIC image, which needs pillow-heif"),
+    (HEIC, "jpg", "a HEIC image, which needs pillow-heif"),
+    (JXL, "jxl", "a JPEG XL image, which needs pillow-jxl-plugin"),
     (JXL_CONTAINER, "jxl", "a JPEG XL image, .*"),
     (b"neither", "heic", "not an image that Pillow can read"),
   ],
