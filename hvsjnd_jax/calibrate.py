@@ -128,6 +128,7 @@ def _run(args: argparse.Namespace) -> int:
       },
       "images": [{"path": path, **image._asdict()} for path, image in calibrated.items()],
       "errors": errors,
+      "skipped": list(map(str, photographs.skipped)),
     }
     write_json(args.json, report)
   return 1 if errors or too_small else 0

@@ -152,6 +152,7 @@ def _run(args: argparse.Namespace) -> int:
         for i, path in enumerate(results.paths)
       ],
       "errors": results.errors,
+      "skipped": list(map(str, photographs.skipped)),
     }
     write_json(args.json, report)
   if args.sheet is not None:

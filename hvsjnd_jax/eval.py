@@ -147,7 +147,8 @@ def _run(args: argparse.Namespace) -> int:
     if gathered is None:  # the first process reports for all
       return _judge(records.values())
     records = gathered
-  return _report(args, plan.settings, [records[str(path)] for path in photographs.paths])
+  ordered = [records[str(path)] for path in photographs.paths]
+  return _report(args, plan.settings, ordered, skipped=photographs.skipped)
 
 
 def _parse_metrics(text: str) -> tuple[str, ...]:
@@ -329,7 +330,9 @@ def _make_record(
   return record | scores.select(evaluated.scores, args.metrics)
 
 
-def _report(args: argparse.Namespace, settings: Settings, records: list[Record]) -> int:
+def _report(
+  args: argparse.Namespace, settings: Settings, records: list[Record], *, skipped: Sequence[Path]
+) -> int:
   """Prints the means, writes --json, and returns the exit status."""
   errors = [record for record in records if "error" in record]
   images = [record for record in records if "error" not in record]
@@ -356,6 +359,7 @@ def _report(args: argparse.Namespace, settings: Settings, records: list[Record])
       "images": images,
       "mean": mean,
       "errors": errors,
+      "skipped": list(map(str, skipped)),
     }
     write_json(args.json, report)
   return _judge(records)

@@ -63,7 +63,7 @@ def test_results(
   result = json.loads(Path("out/r.json").read_text())
   assert list(result) == [
     *("psnr", "seed", "window", "models", "channels", "channels_own", "total"),
-    *("gain_by_split", "images", "errors"),
+    *("gain_by_split", "images", "errors", "skipped"),
   ]
   assert (result["psnr"], result["seed"], result["errors"]) == (30, 3, [])
   assert result["models"][0] == {"name": "bright", "title": "Bright"}

@@ -1,7 +1,7 @@
 """Finds pairs of images, distorted and reference: two files, or two folders matched by name."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +20,13 @@ class Pairs(NamedTuple):
     references: The reference of each.
     names: What each pair is called: the file's path within its folder, without its extension.
     unmatched: Files that are in no pair, and why.
+    skipped: Files beside them that have no image's extension.
   """
 
   references: dict[Path, Path]
   names: dict[Path, Path]
   unmatched: dict[Path, str]
+  skipped: Sequence[Path] = ()
 
   def read(self, distorted: Path) -> Picture:
     """Reads a distorted image and its reference, whose pixels are stacked, [2, H, W, 3].
@@ -67,11 +69,12 @@ def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = Non
     UsageError: If either does not exist or holds no image, if one is a file and the other a
       folder, or if no names agree.
   """
-  sides = [_find_side(path, leave_out) for path in (distorted, reference)]
+  found = [_find_side(path, leave_out) for path in (distorted, reference)]
+  sides, skipped = [files for files, _ in found], [file for _, files in found for file in files]
   if distorted.is_dir() != reference.is_dir():
     raise UsageError(f"{distorted} and {reference}: expected two files or two folders")
   if not distorted.is_dir():
-    return Pairs({distorted: reference}, {distorted: Path(distorted.stem)}, {})
+    return Pairs({distorted: reference}, {distorted: Path(distorted.stem)}, {}, skipped)
   ours, theirs = (
     _group_by_name(folder, files)
     for folder, files in zip((distorted, reference), sides, strict=True)
@@ -83,14 +86,15 @@ def find_pairs(distorted: Path, reference: Path, *, leave_out: Path | None = Non
   }
   if not names:
     raise UsageError(f"{distorted} and {reference}: no image has the same name in both folders")
-  return Pairs({file: theirs[name][0] for file, name in names.items()}, names, unmatched)
+  references = {file: theirs[name][0] for file, name in names.items()}
+  return Pairs(references, names, unmatched, skipped)
 
 
-def _find_side(path: Path, leave_out: Path | None) -> list[Path]:
-  files = find_files([path], leave_out=leave_out)
+def _find_side(path: Path, leave_out: Path | None) -> tuple[list[Path], list[Path]]:
+  files, skipped = find_files([path], leave_out=leave_out)
   if not files:
     raise describe_no_image([path])
-  return files
+  return files, skipped
 
 
 def _group_by_name(folder: Path, files: list[Path]) -> dict[Path, list[Path]]:

@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -26,18 +26,30 @@ ReadSize = Callable[[Path], tuple[int, int] | None]
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
+# So many of the files that were passed over are named on the terminal.
+_NAMED_FILES = 3
+
+
 class Photographs(NamedTuple):
-  """Images by path, or by what stands for one in a dataset, and how they are read."""
+  """Images by path, or by what stands for one in a dataset, and how they are read.
+
+  Attributes:
+    paths: The images.
+    read: Reads one of them.
+    read_size: Reads the size of one.
+    skipped: Files beside them that have no image's extension.
+  """
 
   paths: list[Path]
   read: Read = read_picture
   read_size: ReadSize = read_size
+  skipped: Sequence[Path] = ()
 
 
 def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None) -> Photographs:
   """Finds the images under `--path`, by default those of scikit-image.
 
-  Prints how many files were passed over.
+  Prints how many files were passed over, and the first ones.
 
   Args:
     paths: Images, videos and folders; patterns of these, as a shell would expand them; and "-",
@@ -50,14 +62,18 @@ def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None)
   """
   named = list(_expand(paths)) if paths else _locate_samples()
   videos = {path: None for path in named if _is_video(path)}
-  files = find_files([path for path in named if path not in videos], leave_out=leave_out)
+  files, skipped = find_files([path for path in named if path not in videos], leave_out=leave_out)
   if not files and not videos:
     raise describe_no_image(named)
-  return _add_frames(Photographs(files), {path: Video(path) for path in videos})
+  return _add_frames(Photographs(files, skipped=skipped), {path: Video(path) for path in videos})
 
 
-def find_files(paths: list[Path], *, leave_out: Path | None = None) -> list[Path]:
-  """Finds the image files among paths and under folders, and prints how many were passed over.
+def find_files(
+  paths: list[Path], *, leave_out: Path | None = None
+) -> tuple[list[Path], list[Path]]:
+  """Finds the image files among paths and under folders, and those that are passed over.
+
+  Prints how many these are, and the first ones.
 
   Raises:
     UsageError: If a path does not exist.
@@ -66,9 +82,17 @@ def find_files(paths: list[Path], *, leave_out: Path | None = None) -> list[Path
     files, skipped = find_images(paths, leave_out=leave_out)
   except FileNotFoundError as error:
     raise UsageError(str(error)) from None
-  if skipped:
-    print(f"Files skipped, having no image's extension: {skipped}")
-  return files
+  tell_skipped(skipped)
+  return files, skipped
+
+
+def tell_skipped(files: Sequence[Path]) -> None:
+  """Prints how many files were passed over, and names the first ones."""
+  if not files:
+    return
+  named = ", ".join(map(str, files[:_NAMED_FILES]))
+  more = f", and {len(files) - _NAMED_FILES} more" if len(files) > _NAMED_FILES else ""
+  print(f"Files skipped, having no image's extension: {len(files)} ({named}{more})")
 
 
 def describe_no_image(paths: list[Path]) -> UsageError:
@@ -119,7 +143,7 @@ def _add_frames(photographs: Photographs, videos: dict[Path, Video]) -> Photogra
     video = videos.get(path.parent)
     return photographs.read_size(path) if video is None else video.size
 
-  return Photographs([*photographs.paths, *paths], read, read_size)
+  return Photographs([*photographs.paths, *paths], read, read_size, photographs.skipped)
 
 
 def _locate_samples() -> list[Path]:
@@ -151,6 +175,5 @@ def plan_window(photographs: Photographs) -> windows.Window:
 
 def read_sizes(photographs: Photographs) -> list[tuple[int, int]]:
   """Reads the sizes that the images' headers give; if none can be read, that of a smallest one."""
-  paths, _, read_size = photographs
-  sizes = [size for path in paths if (size := read_size(path)) is not None]
+  sizes = [size for path in photographs.paths if (size := photographs.read_size(path)) is not None]
   return sizes or [(MIN_SIDE_PX, MIN_SIDE_PX)]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hvsjnd_jax.cli.command import advise_packages, make_parser, report_error, run_command
 from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels
+from hvsjnd_jax.cli.photographs import tell_skipped
 from hvsjnd_jax.data.sources import DataError, PhotoFolder
 from hvsjnd_jax.data.tfds_writer import build_dataset
 
@@ -43,7 +44,9 @@ def _build(args: argparse.Namespace) -> int:
   images, out = args.images, args.out
   if out.exists():
     raise DataError(f"{out}: exists already; choose another")
-  paths = PhotoFolder(images).paths
+  folder = PhotoFolder(images)
+  tell_skipped(folder.skipped)
+  paths = folder.paths
   errors, remarks = build_dataset(paths, root=images, out=out)
   for path, reason in [*errors, *remarks]:
     report_error("data", path, reason)

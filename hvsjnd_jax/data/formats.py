@@ -9,9 +9,18 @@ from PIL.TiffImagePlugin import OPEN_INFO
 
 from hvsjnd_jax.ops.errors import HVSJNDError
 
-# Pillow knows more, but starts other programs for some (EPS), and can only recognise others
-# (MPEG, HDF5).
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Pictures and photographs. Of what else Pillow opens, it starts programs for some (EPS, WMF), can
+# only recognise others (MPEG, HDF5, GRIB, BUFR), and reads Photo CDs (PCD) at a fraction of their
+# size. Also left out: icons (ICO, ICNS, CUR), textures and brushes (DDS, BLP, FTEX, GBR),
+# measurements (FITS, SPIDER, MCIDAS), bitmaps of user interfaces (XBM, XPM, MSP), faxes (DCX),
+# animations (FLI), and formats of single programs (IM, IMT, IPTC, PIXAR, XVTHUMB).
+_FORMATS = (
+  *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
+  *("SUN", "TGA", "TIFF", "WEBP"),
+)
+
+# JPEG files of several views, which Pillow opens as JPEG.
+_OF_JPEG = "MPO"
 
 # 16-bit TIFF in which white is zero: Pillow opens the little-endian kind alone. The key is byte
 # order, photometric interpretation, sample format, fill order, bits, and extra samples.
@@ -57,7 +66,9 @@ _PLUGINS = {
 }
 
 EXTENSIONS = frozenset(
-  extension for extension, name in Image.registered_extensions().items() if name in _FORMATS
+  extension
+  for extension, name in Image.registered_extensions().items()
+  if name in (*_FORMATS, _OF_JPEG)
 ).union(*(plugin.extensions for plugin in _PLUGINS.values()))
 
 

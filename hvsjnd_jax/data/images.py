@@ -19,7 +19,9 @@ from hvsjnd_jax.data.formats import EXTENSIONS, ImageError, open_image
 from hvsjnd_jax.ops.types import Pixels
 
 
-def find_images(paths: Iterable[Path], *, leave_out: Path | None = None) -> tuple[list[Path], int]:
+def find_images(
+  paths: Iterable[Path], *, leave_out: Path | None = None
+) -> tuple[list[Path], list[Path]]:
   """Lists the pictures among files and under folders.
 
   Folders are walked recursively, each in sorted order, without following links to folders. A
@@ -29,16 +31,16 @@ def find_images(paths: Iterable[Path], *, leave_out: Path | None = None) -> tupl
 
   Args:
     paths: Files and folders.
-    leave_out: A subfolder to ignore; its files do not count as skipped.
+    leave_out: A subfolder to ignore; its files are not among those skipped.
 
   Returns:
-    The pictures, and the number of files that were skipped.
+    The pictures, and the files that were skipped.
 
   Raises:
     FileNotFoundError: If a path does not exist.
   """
   found: dict[Path, Path] = {}  # by `place`
-  skipped: set[Path] = set()
+  skipped: dict[Path, Path] = {}
   for path in paths:
     if not os.path.exists(path):  # Path.exists raises if a name is too long
       raise FileNotFoundError(f"no such file or folder: {path}")
@@ -47,8 +49,9 @@ def find_images(paths: Iterable[Path], *, leave_out: Path | None = None) -> tupl
       if named or file.suffix.lower() in EXTENSIONS or file.is_dir():
         found.setdefault(place(file), file)
       else:
-        skipped.add(place(file))
-  return list(found.values()), len(skipped - found.keys())
+        skipped.setdefault(place(file), file)
+  others = [file for where, file in skipped.items() if where not in found]
+  return list(found.values()), others
 
 
 def _walk(path: Path, leave_out: Path | None) -> Iterator[Path]:

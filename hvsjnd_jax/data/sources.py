@@ -48,7 +48,7 @@ class PhotoFolder:
 
   def __init__(self, folder: Path):
     try:
-      self.paths, _ = find_images([folder])
+      self.paths, self.skipped = find_images([folder])
     except FileNotFoundError as error:
       raise DataError(str(error)) from None
     if not self.paths:
@@ -63,10 +63,8 @@ class PhotoFolder:
     try:
       return read_image(path)
     except ImageError as error:
-      advice = (
-        f"pip install {error.package}, or remove it" if error.package else "remove it, or mend it"
-      )
-      raise DataError(f"{path}: {error}; {advice}") from None
+      remedy = "mend it" if error.package is None else f"pip install {error.package}"
+      raise DataError(f"{path}: {error}; remove it, or {remedy}") from None
 
   def name(self, index: int) -> str:
     return str(self.paths[index])

@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
   images: list[dict[str, Any]] = []
   for record in _score_all(args, pairs, metrics, mapped, backbones):
     (errors if "error" in record else images).append(record)
-  return _report(args, metrics, images, errors)
+  return _report(args, metrics, images, errors, pairs.skipped)
 
 
 def _parse_metrics(text: str) -> tuple[str, ...]:
@@ -222,6 +222,7 @@ def _report(
   metrics: Sequence[str],
   images: Sequence[dict[str, Any]],
   errors: Sequence[dict[str, str]],
+  skipped: Sequence[Path],
 ) -> int:
   """Prints the table, writes --json, and returns the exit status."""
   measured = [scores.select(image, metrics) for image in images]
@@ -243,6 +244,7 @@ def _report(
       "images": images,
       "mean": mean,
       "errors": errors,
+      "skipped": list(map(str, skipped)),
     }
     write_json(args.json, report)
   return int(bool(errors or too_small))

@@ -40,7 +40,7 @@ def test_folders_match_by_name(tmp_path: Path):
 def test_files_need_no_common_name(tmp_path: Path):
   a, b = draw(tmp_path / "a.png"), draw(tmp_path / "b.png")
   pairs = find_pairs(a, b)
-  assert pairs == ({a: b}, {a: Path("a")}, {})
+  assert pairs == ({a: b}, {a: Path("a")}, {}, [])
   assert pairs.read(a).pixels.dtype == np.uint8
 
 

@@ -124,3 +124,16 @@ def test_no_ffmpeg(video: Path, monkeypatch: pytest.MonkeyPatch, run: Any, capsy
     f"eval: {video}: a video, whose frames the ffmpeg program reads, and it is not installed; "
     "install it (apt install ffmpeg, brew install ffmpeg), or give the frames as images\n"
   )
+
+
+def test_files_that_are_passed_over_are_named(
+  report: Callable[..., dict[str, Any]], photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  for name in ("1.xmp", "2.xmp", "a/3.xmp", "4.xmp"):
+    (photos / name).touch()
+  skipped = report("--path", photos)["skipped"]
+  names = ("1.xmp", "2.xmp", "4.xmp", "a/3.xmp", "notes.txt")
+  assert skipped == [str(photos / name) for name in names]
+  first = ", ".join(skipped[:3])
+  line = f"Files skipped, having no image's extension: 5 ({first}, and 2 more)\n"
+  assert capsys.readouterr().out.startswith(line)

@@ -277,14 +277,14 @@ def test_folder_is_walked_in_sorted_order(tmp_path: Path):
   _make_tree(tmp_path)
   found, skipped = find_images([tmp_path])
   assert found == [tmp_path / name for name in ("a/c.jpeg", "a/z.PNG", "b.png")]
-  assert skipped == 4
+  assert skipped == [tmp_path / name for name in (".hidden", "a/notes.txt", "c/list.csv", "x")]
 
 
 def test_file_named_directly_is_listed_whatever_its_name(tmp_path: Path):
   _make_tree(tmp_path)
   assert find_images([tmp_path / "a/notes.txt", tmp_path / "b.png"]) == (
     [tmp_path / "a/notes.txt", tmp_path / "b.png"],
-    0,
+    [],
   )
 
 
@@ -293,7 +293,8 @@ def test_picture_found_twice_is_listed_once(tmp_path: Path, monkeypatch: pytest.
   monkeypatch.chdir(tmp_path / "a")
   found, skipped = find_images([Path("../b.png"), tmp_path, Path("../a"), Path("../x")])
   assert found == [Path("../b.png"), tmp_path / "a/c.jpeg", tmp_path / "a/z.PNG", Path("../x")]
-  assert skipped == 3, "x was named, after the walk had passed it over"
+  skipped_names = [file.name for file in skipped]
+  assert skipped_names == [".hidden", "notes.txt", "list.csv"], "x was named, after the walk"
 
 
 def test_links_are_listed_and_loops_are_not_followed(tmp_path: Path):
@@ -309,7 +310,9 @@ def test_links_are_listed_and_loops_are_not_followed(tmp_path: Path):
 def test_one_subfolder_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   _make_tree(tmp_path)
   monkeypatch.chdir(tmp_path)
-  assert find_images([Path(".")], leave_out=Path("a/../a")) == ([Path("b.png")], 3)
+  found, skipped = find_images([Path(".")], leave_out=Path("a/../a"))
+  assert found == [Path("b.png")]
+  assert list(map(str, skipped)) == [".hidden", "c/list.csv", "x"]
 
 
 def test_subfolder_that_cannot_be_listed_is_no_silence(
