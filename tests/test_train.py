@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hvsjnd_jax.data import formats
 from hvsjnd_jax.train import main
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,7 @@ def test_limit_of_megapixels(
   run: Run, short: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
+  monkeypatch.setattr(formats, "_most_pixels", None)
   (tmp_path / "photos").mkdir()
   Image.new("RGB", (200, 400)).save(tmp_path / "photos/big.png")
   photos = ("--config.data.synthetic=0", f"--config.data.images={tmp_path}/photos")
@@ -122,6 +124,19 @@ def test_limit_of_megapixels(
   assert status == 2
   limit = r"too large to be safe: .*80000 pixels.*; --max-megapixels raises the limit.*"
   assert re.fullmatch(rf"train: .*big\.png: {limit}", errors.splitlines()[-1])
+  status, _, errors = run(*short, *photos, "--max-megapixels=0.081")
+  assert (status, errors) == (0, "")
+  assert (tmp_path / "hvs_sd/sheets/0000002.png").exists()
+
+
+def test_limit_below_the_sheet_s_letters(
+  run: Run, short: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+  """Pillow holds the text that it draws to the limit of the images that it opens."""
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+  monkeypatch.setattr(formats, "_most_pixels", None)
+  status, _, errors = run(*short, "--max-megapixels=0.0001")
+  assert (status, errors) == (0, "")
 
 
 def test_export_needs_a_trained_generator(run: Run, tmp_path: Path):

@@ -8,7 +8,7 @@ from typing import get_args
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.data.images import limit_pixels
+from hvsjnd_jax.data.formats import limit_pixels
 from hvsjnd_jax.evaluation.estimators import has_networks, is_estimator, list_estimators
 from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel

@@ -85,13 +85,35 @@ class ImageError(HVSJNDError):
     self.package = package
 
 
+# The most pixels that a picture may have; None for Pillow's limit, 179 million.
+_most_pixels: int | None = None
+
+
+def limit_pixels(pixels: int) -> None:
+  """Sets how many pixels a picture may have in this process; more are a decompression bomb."""
+  global _most_pixels
+  _most_pixels = pixels
+  # Pillow refuses what is above the double of its own limit, which is never lowered, because the
+  # letters that Pillow draws are held to it, too.
+  Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, pixels // 2)
+
+
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
   """Opens a picture, and reads its header.
 
   Raises:
     UnidentifiedImageError: If it is no picture.
+    DecompressionBombError: If it has too many pixels.
     ImageError: If it needs a package that is not installed.
   """
+  opened = _open(file)
+  pixels = opened.width * opened.height
+  if _most_pixels is not None and pixels > _most_pixels:
+    raise Image.DecompressionBombError(f"{pixels} pixels, more than {_most_pixels}")
+  return opened
+
+
+def _open(file: BinaryIO) -> ImageFile.ImageFile:
   try:
     return Image.open(file, formats=_FORMATS)
   except UnidentifiedImageError:

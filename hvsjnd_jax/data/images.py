@@ -71,14 +71,6 @@ def place(file: Path) -> Path:
   return file.parent.resolve() / file.name
 
 
-def limit_pixels(pixels: int) -> None:
-  """Sets how many pixels an image may have in this process; more are a decompression bomb.
-
-  The limit is Pillow's own, 179 million unless set.
-  """
-  Image.MAX_IMAGE_PIXELS = pixels // 2  # Pillow warns above this, and refuses above its double
-
-
 def read_image(path: Path) -> Pixels:
   """Reads a picture's pixels in 8 bits; see `read_picture`."""
   return read_picture(path).pixels
