@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import flax
 import jax
 
 
@@ -12,8 +13,9 @@ def fixed_jax_settings() -> Iterator[None]:
 
   Otherwise a run that goes on in another shell might find other types in its checkpoints, or
   draw other noise, and no longer end with the bits of one that was never stopped. Also fixed are
-  settings that make errors of promotions and of transfers, on which the libraries below rely. All
-  hold in this thread, for as long as the context is open, which may also be used as a decorator.
+  settings that make errors of promotions and of transfers, on which the libraries below rely, and
+  Flax's FLAX_HIJAX_VARIABLE, whose variables JAX can neither place nor save. All hold for as long
+  as the context is open, JAX's in this thread. It may also be used as a decorator.
 
   What changes rounding alone, such as JAX_DEFAULT_MATMUL_PRECISION, stays the user's choice.
   """
@@ -25,6 +27,7 @@ def fixed_jax_settings() -> Iterator[None]:
       jax.numpy_dtype_promotion("standard"),
       jax.numpy_rank_promotion("allow"),
       jax.transfer_guard("allow"),
+      flax.config.temp_flip_flag("hijax_variable", False),
     ):
       stack.enter_context(setting)
     yield

@@ -1,5 +1,6 @@
 """What training fixes is fixed for as long as it trains."""
 
+import flax
 import jax
 import jax.numpy as jnp
 
@@ -22,3 +23,10 @@ def test_decorated_function_can_be_called_twice():
     first, second = draw(), draw()
   assert first.dtype == second.dtype == jnp.float32
   assert first.tolist() == second.tolist() == draw().tolist()
+
+
+def test_hijax_variables_are_not_used():
+  with flax.config.temp_flip_flag("hijax_variable", True):
+    with fixed_jax_settings():
+      assert not flax.config.flax_hijax_variable
+    assert flax.config.flax_hijax_variable
