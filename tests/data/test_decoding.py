@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +98,34 @@ def test_white_is_zero(kind: str, samples: np.ndarray, byte_order: Literal["<", 
   tifffile.imwrite(file, stored, photometric=kind, byteorder=byte_order)
   wanted = np.round(samples / (largest / 255))[..., None] + np.zeros(3)
   np.testing.assert_array_equal(decode_picture(file.getvalue()).pixels, wanted)
+
+
+def _compress_by_lzw(data: bytes) -> bytes:
+  """LZW whose table is cleared before it grows, so that all codes are literals of 9 bits."""
+  codes = [code for i in range(0, len(data), 200) for code in (256, *data[i : i + 200])]
+  bits = "".join(f"{code:09b}" for code in (*codes, 257))
+  bits += "0" * (-len(bits) % 8)
+  return int(bits, 2).to_bytes(len(bits) // 8)
+
+
+@pytest.mark.parametrize(
+  ("compression", "compress"), [(5, _compress_by_lzw), (8, zlib.compress)], ids=["lzw", "deflate"]
+)
+def test_compressed_white_is_zero_with_the_high_byte_first(
+  compression: int, compress: Callable[[bytes], bytes]
+):
+  height, width = GRAY16.shape
+  body = compress((65535 - GRAY16).astype(">u2").tobytes())
+  entries = (256, width), (257, height), (258, 16), (259, compression), (262, 0), (273, 122)
+  entries += (277, 1), (278, height), (279, len(body))
+  tags = b"".join(
+    struct.pack(">HHI", tag, 4 if tag in (273, 279) else 3, 1)
+    + (struct.pack(">I", value) if tag in (273, 279) else struct.pack(">HH", value, 0))
+    for tag, value in entries
+  )
+  data = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + tags + bytes(4)
+  picture = decode_picture(data.ljust(122, b"\0") + body)
+  np.testing.assert_array_equal(picture.deep, GRAY16[..., None].repeat(3, axis=-1))
 
 
 def test_12_bit_gray():
