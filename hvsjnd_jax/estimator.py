@@ -5,6 +5,7 @@ pure, and work under `jax.jit`, `jax.grad` (reverse mode only) and `jax.vmap`.
 """
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ def estimate(
       text). None means the weights' default. Both options are static under `jax.jit`.
     window: Height and width of windows (`windows.plan_window` finds good ones), through
       which images of any size are computed with one compile and in bounded memory, to the
-      same maps. None means that images are computed whole, with one compile for each size;
+      same maps; there is a warning for windows so small that their overlaps more than double
+      the work. None means that images are computed whole, with one compile for each size;
       under `jax.jit` and `jax.grad` that is the only way. `windows.analyze` leaves the maps
       on the host.
 
@@ -110,11 +112,21 @@ def _analyze(
   options = model.choose_options(resolution, attention_layer)
   if window is None:
     return _analyze_whole(model, jnp.asarray(images, model.param_dtype), *options)
+  _warn_of_waste(images.shape[1:3], window)
   maps = windows.analyze(
     model, images, window=window, resolution=resolution, attention_layer=attention_layer
   )
   jnd, seen = jax.device_put(maps)  # jnp.asarray would compile for every size
   return Analysis(jnd, None if seen is None else Priors(*seen))
+
+
+def _warn_of_waste(size: tuple[int, int], window: tuple[int, int]) -> None:
+  """Warns of a window that is small for the image. A large one may have been chosen for others."""
+  height, width = windows.check_window(window)
+  if windows.count_pixels([size], window) > height * width and windows.judge_window([size], window):
+    # Without numbers of the image, so that Python shows it once, and not for each size.
+    reason = "is so small that overlaps more than double the work; windows.plan_window finds others"
+    warnings.warn(f"window {height}x{width} {reason}", stacklevel=4)
 
 
 @functools.partial(jax.jit, static_argnames=("resolution", "attention_layer"))

@@ -99,9 +99,7 @@ from hvsjnd_jax.runtime.processes import join_processes
 # window's own; 73 was measured, and 88 for 16 bits.
 _BYTES_PER_PIXEL = 90
 
-# A window is told to be wasteful if it computes so many times the pixels of the best one, for so
-# many images.
-_MOST_WASTE = 2
+# A window is told to be wasteful for so many images.
 _JUDGED_IMAGES = 100
 
 
@@ -192,13 +190,10 @@ def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDMod
 def _judge_window(window: Window, photographs: Photographs) -> None:
   """Tells where another window would take far less time, by the first images."""
   photographs = photographs._replace(paths=photographs.paths[:_JUDGED_IMAGES])
-  sizes = read_sizes(photographs)
-  best = plan_window(photographs)
-  waste = windows.count_pixels(sizes, window) / max(windows.count_pixels(sizes, best), 1)
-  if waste > _MOST_WASTE and not jax.process_index():
-    words = ["{}x{}".format(*sides) for sides in (window, best)]
-    reason = f"computes {waste:.1f} times the pixels of {words[1]}, the window chosen without it"
-    report_error("eval", f"--window {words[0]}", reason)
+  waste = windows.judge_window(read_sizes(photographs), window)
+  if waste and not jax.process_index():
+    named = "--window {}x{}".format(*window)
+    report_error("eval", named, f"{waste}, the window chosen without it")
 
 
 def _describe_settings(

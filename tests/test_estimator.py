@@ -1,6 +1,7 @@
 """The public functions of a model: estimate, analyze, degrade."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import get_args
 
@@ -209,3 +210,17 @@ def test_options_are_static_under_jit(small_model: JNDModel, draw_images: DrawIm
   got = estimate(small_model, images, resolution="native")
   want = hvsjnd_jax.estimate(small_model, images, resolution="native")
   np.testing.assert_allclose(got, want, atol=SELF)
+
+
+def test_small_window_is_told_once(small_model: JNDModel):
+  images = np.full((2, 128, 250, 3), 0.5, np.float32)
+  for part in (images, images[:, :100, :100]):
+    hvsjnd_jax.estimate(small_model, part, window=(128, 256))  # a warning would be an error
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("default")
+    for width in (250, 249, 250):
+      hvsjnd_jax.estimate(small_model, images[:, :, :width], window=(128, 128))
+  (warning,) = caught
+  reason = "window 128x128 is so small that overlaps more than double the work; "
+  assert str(warning.message).startswith(reason)
+  assert warning.filename == __file__

@@ -55,6 +55,9 @@ _SIDE_STEP_PX = 64
 # The largest planned window where it shares the host's memory.
 _HOST_PIXELS = 2**20
 
+# A window is told to be wasteful if it computes so many times the pixels of the best one.
+_MOST_WASTE = 2
+
 # Memory for a pixel of a window; 1000 was measured on a CPU.
 BYTES_PER_PIXEL = 1200
 
@@ -127,6 +130,25 @@ def count_pixels(sizes: Sequence[tuple[int, int]], window: tuple[int, int]) -> i
   lengths = np.sort(np.asarray(sizes), axis=1).T
   short, long = (_count_windows(*args) for args in zip(lengths, sorted(window), strict=True))
   return int((short * long).sum()) * math.prod(window)
+
+
+def judge_window(sizes: Sequence[tuple[int, int]], window: tuple[int, int]) -> str:
+  """Says by how much another window is better, if this one computes more than twice its pixels.
+
+  Returns:
+    A sentence without its subject, the window; "" for a good one.
+
+  Examples:
+    >>> judge_window([(480, 700)], (512, 704))
+    ''
+    >>> judge_window([(480, 700)], (128, 128))
+    'computes 38.7 times the pixels of 512x704'
+  """
+  best = plan_window(sizes)
+  waste = count_pixels(sizes, window) / max(count_pixels(sizes, best), 1)
+  if waste <= _MOST_WASTE:
+    return ""
+  return f"computes {waste:.1f} times the pixels of {best.height}x{best.width}"
 
 
 def _count_windows(lengths: np.ndarray, side: int) -> np.ndarray:

@@ -25,6 +25,9 @@ DrawImages = Callable[..., jax.Array]
 
 ROOT = Path(__file__).parents[2]
 WINDOW = (128, 160)
+
+# Windows are small here, so that small images have several.
+pytestmark = pytest.mark.filterwarnings("ignore:window .* is so small:UserWarning")
 # Of a map's maximum: the same sums, compiled for another shape. 6e-6 was measured.
 SELF = 2e-5
 
