@@ -112,7 +112,8 @@ def _analyze(
   options = model.choose_options(resolution, attention_layer)
   if window is None:
     return _analyze_whole(model, jnp.asarray(images, model.param_dtype), *options)
-  _warn_of_waste(images.shape[1:3], window)
+  _, height, width, _ = images.shape
+  _warn_of_waste((height, width), window)
   maps = windows.analyze(
     model, images, window=window, resolution=resolution, attention_layer=attention_layer
   )
