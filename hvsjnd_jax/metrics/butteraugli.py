@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -135,12 +136,19 @@ def butteraugli_map(distorted: Images, reference: Images, *, version: Version = 
   distorted, reference = check_pair(
     "butteraugli", distorted, reference, smallest_px=BUTTERAUGLI_SMALLEST_PX
   )
-  _, h, w, channels = distorted.shape
+  channels = distorted.shape[-1]
   if channels != 3:
     raise ValueError(f"butteraugli: expected 3 channels, got {channels}")
   if version not in _VERSIONS:
     raise ValueError(f"butteraugli: expected version 0.7 or 0.8, got {version}")
+  return _draw_map(distorted, reference, version=version)
+
+
+# Compiled as a whole: in eager mode each of some two hundred operations would be.
+@functools.partial(jax.jit, static_argnames="version")
+def _draw_map(distorted: Images, reference: Images, *, version: Version) -> Map:
   constants = _VERSIONS[version]
+  _, h, w, _ = distorted.shape
   d, r = _to_nits(distorted), _to_nits(reference)
   difference = _difference(d, r, constants)
   if (min(h, w) + 1) // 2 >= BUTTERAUGLI_SMALLEST_PX:

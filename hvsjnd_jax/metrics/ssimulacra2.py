@@ -205,11 +205,18 @@ def _distance(
   distorted, reference = check_pair(
     function, distorted, reference, smallest_px=SSIMULACRA2_SMALLEST_PX
   )
-  _, h, w, channels = distorted.shape
+  channels = distorted.shape[-1]
   if channels != 3:
     raise ValueError(f"{function}: expected 3 channels, got {channels}")
   if border not in get_args(SSIMULACRA2Border):
     raise ValueError(f"{function}: expected border zero or symmetric, got {border}")
+  return _sum_up(distorted, reference, border=border)
+
+
+# Compiled as a whole: in eager mode each of some two hundred operations would be.
+@functools.partial(jax.jit, static_argnames="border")
+def _sum_up(distorted: Images, reference: Images, *, border: SSIMULACRA2Border) -> Scores:
+  _, h, w, _ = distorted.shape
   weights = _weights(_scale_count(h, w))
   norms = _norms(distorted, reference, wanted=weights.sum(axis=-1) > 0, border=border)
   distance = (norms * jnp.asarray(weights, norms.dtype)[..., None]).sum(axis=(0, 1, 2, 3))

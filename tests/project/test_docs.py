@@ -14,6 +14,7 @@ from PIL import Image
 
 from convert.keymap import PARAMETERS
 from hvsjnd_jax.cli import photographs as photographs_module
+from hvsjnd_jax.training.vision_losses import VISION_TERMS
 from tests.support.golden_backbones import draw
 from tests.support.golden_weights import draw_state
 
@@ -34,11 +35,13 @@ CHECKPOINTS = {
   "CL_resNet34.pth": "classifier",
 }
 
-# Added to a training run, so that it makes one step and ends in seconds instead of minutes.
+# Added to a training run, so that it makes one step and ends in seconds instead of minutes; the
+# models of vision, which take long to compile, are left out.
 ONE_STEP = (
   *("--config.hvs_sd.num_steps=1", "--config.hvs_sd.warmup_steps=0", "--config.hvs_sd.crop_px=16"),
   *("--config.jnd.num_steps=1", "--config.jnd.warmup_steps=0", "--config.jnd.batch_size=1"),
   *("--config.jnd.crop_px=168", "--config.hvs_sd.ordering_weight=0"),
+  *(f"--config.jnd.{term}_weight=0" for term in VISION_TERMS),
 )
 # Replaces the sizes of large images on which a page measures time or memory.
 SMALLER = {"(1, 512, 768, 3)": "(1, 64, 96, 3)", "10000": "200"}

@@ -22,7 +22,6 @@ from tests.training.runs import PAPER_OVERRIDES, paper_config
 
 ROOT = Path(__file__).parents[2]
 STEPS: dict[Stage, int] = {"hvs_sd": 40, "jnd": 16}
-KILLS_OF_A_STAGE = 5
 SAVE_EVERY_STEPS = 5
 TIMEOUT_SECONDS = 400
 SAVES = f"--config.checkpoint_every_steps={SAVE_EVERY_STEPS}"
@@ -92,7 +91,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
   return folder
 
 
-def draw_moments(rng: np.random.Generator) -> list[tuple[Stage, int, float]]:
+def draw_moments(rng: np.random.Generator, *, of_a_stage: int) -> list[tuple[Stage, int, float]]:
   """Stage and step whose row to await, in order, and seconds from then on.
 
   Every other one awaits a row that is printed just before its step is saved.
@@ -100,7 +99,7 @@ def draw_moments(rng: np.random.Generator) -> list[tuple[Stage, int, float]]:
   moments = []
   for stage, steps in STEPS.items():
     # Not to the end: the run goes on for some steps until it is killed.
-    for index, step in enumerate(sorted(rng.integers(1, 3 * steps // 4, KILLS_OF_A_STAGE))):
+    for index, step in enumerate(sorted(rng.integers(1, 3 * steps // 4, of_a_stage))):
       to_save = -step % SAVE_EVERY_STEPS if index % 2 else 0
       moments.append((stage, int(step + to_save), rng.uniform(0, 1)))
   return moments
@@ -146,8 +145,11 @@ def assert_same_run(workdir: Path, other: Path, stage: Stage) -> None:
     assert leaf.tobytes() == want[name].tobytes(), name
 
 
-def test_run_killed_ten_times_ends_as_the_straight_one(straight: Path, cache: Path, tmp_path: Path):
-  for moment in draw_moments(np.random.default_rng(0)):
+@pytest.mark.parametrize("kills_of_a_stage", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_run_killed_again_and_again_ends_as_the_straight_one(
+  straight: Path, cache: Path, tmp_path: Path, kills_of_a_stage: int
+):
+  for moment in draw_moments(np.random.default_rng(0), of_a_stage=kills_of_a_stage):
     kill_at(Command(cache, tmp_path, SAVES), *moment)
   # As when the kill comes while an old checkpoint is being deleted.
   oldest = min((tmp_path / "hvs_sd/checkpoints").iterdir(), key=lambda folder: int(folder.name))
