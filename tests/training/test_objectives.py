@@ -136,7 +136,6 @@ def test_jnd_objective_on_flat_images_is_finite(
     assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.usefixtures("optimized")
 def test_vision_objective(fine_model: JNDModel, draw_images: DrawImages):
   """The default weights' objective, with a term of HVS-SD's beside it."""
   config = JNDConfig(quality_weight=0.5)
@@ -166,7 +165,6 @@ def test_vision_objective(fine_model: JNDModel, draw_images: DrawImages):
       assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.usefixtures("optimized")
 def test_ordering_objective(small_hvs_sd: HVSSD, draw_images: DrawImages):
   graph, state = nnx.split(small_hvs_sd)
   config = RateDistortionConfig(ordering_weight=3.0, rate_distortion_lambda=128.0)
