@@ -19,8 +19,8 @@ from hvsjnd_jax.cli.saved_images import (
   name_output,
 )
 from hvsjnd_jax.data.atomic import whole_file
-from hvsjnd_jax.evaluation.comparison import CASES, SCORED, Case
-from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ScoreTable, list_scores
+from hvsjnd_jax.evaluation.comparison import CASES, Case
+from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ImageScores, ScoreTable, list_scores
 from hvsjnd_jax.evaluation.tables import DIGITS
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.viz.viewer.page import MARK, Entry, Layer, Page, Score, Setting, draw_page
@@ -35,6 +35,12 @@ _NAMES = {
   **{"butteraugli_3norm": "Butteraugli 3-norm", "butteraugli_max": "Butteraugli max"},
   **{"cvvdp": "ColorVideoVDP", "cvvdp_fhd": "ColorVideoVDP full HD"},
 }
+
+# Of a comparison: the models of vision first, and last PSNR, which is that asked for.
+_COMPARED = (
+  *("ssimulacra2", "butteraugli_3norm", "butteraugli_max", "cvvdp"),
+  *("ssim", "ms_ssim", "gmsd", "fsim", "psnr", *CHANNEL_PSNR),
+)
 
 _OVERLAYS = {
   JND: "JND map, brightened",
@@ -111,7 +117,7 @@ def describe_evaluation(
 
   return Page(
     title=f"Just-noticeable differences: {model}",
-    facts=f"{noise}, scaled by the JND map of {model}; seed {settings['seed']}.",
+    facts=f"{noise}, scaled by the JND map of the model {model}; seed {settings['seed']}.",
     original=ORIGINAL,
     thumbnail=THUMBNAIL,
     copies=[make_layer(DISTORTED, "distorted")],
@@ -151,7 +157,6 @@ def describe_comparison(
     psnr_db: The PSNR of the noise.
     seed: The seed of its signs.
   """
-  names = (*SCORED, *CHANNEL_PSNR)
   return Page(
     title=f"JND models at {psnr_db:g} dB",
     facts=f"Noise of {psnr_db:g} dB in each of R, G and B, scaled by the JND map of each model. "
@@ -160,23 +165,21 @@ def describe_comparison(
     thumbnail=THUMBNAIL,
     copies=[Layer(model, files) for model, files in name_copies(models).items()],
     overlays=[],
-    setting=Setting("signs", [CASES[case].signs for case in SAVED], "choice"),
-    scores=[_describe_score(name) for name in names],
+    setting=Setting("Signs", [CASES[case].signs for case in SAVED], "choice"),
+    scores=[_describe_score(name) for name in _COMPARED],
     entries=[
       Entry(
         stem.relative_to(folder),
         *(str(path), width, height),
-        [[_select(scores[case][index].get(model), names) for model in models] for case in SAVED],
+        [[_select(scores[case][index].get(model)) for model in models] for case in SAVED],
       )
       for index, (path, (stem, height, width)) in enumerate(images.items())
     ],
   )
 
 
-def _select(
-  scores: Mapping[str, float | None] | None, names: Sequence[str]
-) -> list[float | None] | None:
-  return None if scores is None else [scores[name] for name in names]
+def _select(scores: ImageScores | None) -> list[float | None] | None:
+  return None if scores is None else [scores[name] for name in _COMPARED]
 
 
 def _describe_score(name: str) -> Score:

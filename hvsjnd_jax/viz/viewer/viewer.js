@@ -173,8 +173,10 @@
   const sideName = (side) => (side < 0 ? "original" : copies[side].name);
 
   function describe(side) {
-    if (side < 0 || copies.length > 1 || setting.values.length < 2) return sideName(side);
-    return sideName(side) + ", " + setting.name + " " + setting.values[state.at];
+    if (side < 0) return sideName(side);
+    const words = [setting.name.toLowerCase(), setting.values[state.at]];
+    if (setting.kind === "choice") words.reverse(); // shared signs, but lmbda 10
+    return sideName(side) + ", " + words.join(" ");
   }
 
   function hasCopy(side) {
