@@ -1,5 +1,7 @@
 """Folders that `eval --save` and `compare --save` could have written, drawn without a model."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,3 +89,14 @@ def write_comparison(folder: Path, paths: Sequence[Path]) -> None:
     save_comparison(stems[path], MODELS, pixels, Comparison({}, noisy, []))
     images[path] = (stems[path], *pixels.shape[:2])
   write_page(folder, describe_comparison(folder, MODELS, images, tables, psnr_db=30, seed=0))
+
+
+def read_page(file: str) -> dict[str, Any]:
+  """Reads what a page shows, whose pictures must all be there."""
+  [encoded] = re.findall(r'id="data">(.*?)</script>', Path(file).read_text())
+  data = json.loads(encoded)
+  for image in data["images"]:
+    layers = [*data["copies"], *data["overlays"]]
+    for name in [data["original"], data["thumbnail"], *(f for la in layers for f in la["files"])]:
+      assert Path(file).parent.joinpath(image["url"] + name).is_file()
+  return data

@@ -222,7 +222,7 @@ def test_swipe_divides_original_and_copy(open_page: Open, folder: Path):
   copy = distort(original, LMBDAS[0])
 
   def check(shown: np.ndarray, middle: int) -> None:
-    left, right = middle - 20, middle + 20  # beside the knob
+    left, right = middle - 30, middle + 30  # beside the knob
     np.testing.assert_array_equal(shown[:, :left], original[:, :left])
     np.testing.assert_array_equal(shown[:, right:], copy[:, right:])
 
@@ -330,7 +330,7 @@ def test_any_two_models_blink_with_either_signs(open_page: Open, folder: Path):
 def test_names_are_text_and_nothing_else(open_page: Open, tmp_path: Path):
   write_evaluation(tmp_path, [Path(f"photos/{name}.png") for name in HOSTILE])
   page = open_page(tmp_path / "index.html")
-  paths = [f"photos/{name}.png".replace("//", "/") for name in HOSTILE]
+  paths = [str(Path(f"photos/{name}.png")) for name in HOSTILE]
   names = set(page.locator("#cards .name").evaluate_all("all => all.map((e) => e.textContent)"))
   assert names == {name.removeprefix("//") for name in HOSTILE}
   assert page.locator("main script, main [onerror], #cards img:not([loading])").count() == 0
