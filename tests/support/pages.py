@@ -91,12 +91,17 @@ def write_comparison(folder: Path, paths: Sequence[Path]) -> None:
   write_page(folder, describe_comparison(folder, MODELS, images, tables, psnr_db=30, seed=0))
 
 
+def find_data(text: str) -> str:
+  """Finds the JSON in a page's text."""
+  [encoded] = re.findall(r'id="data">(.*?)</script>', text)
+  return encoded
+
+
 def read_page(file: str) -> dict[str, Any]:
   """Reads what a page shows, whose pictures must all be there."""
-  [encoded] = re.findall(r'id="data">(.*?)</script>', Path(file).read_text())
-  data = json.loads(encoded)
+  data = json.loads(find_data(Path(file).read_text()))
+  files = [name for layer in (*data["copies"], *data["overlays"]) for name in layer["files"]]
   for image in data["images"]:
-    layers = [*data["copies"], *data["overlays"]]
-    for name in [data["original"], data["thumbnail"], *(f for la in layers for f in la["files"])]:
+    for name in (data["original"], data["thumbnail"], *files):
       assert Path(file).parent.joinpath(image["url"] + name).is_file()
   return data
