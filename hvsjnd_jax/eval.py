@@ -3,6 +3,7 @@
   python -m hvsjnd_jax.eval --lmbda 10
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
+  python -m hvsjnd_jax.eval --path photos --lmbda 5,10,20 --save out
   python -m hvsjnd_jax.eval --path photos --psnr 32.57
   python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
 
@@ -23,6 +24,11 @@ For other weights or photographs: python -m hvsjnd_jax.calibrate.
 PSNR is that of the clipped and not yet rounded result. --psnr is met to 0.005 dB, by a lmbda for
 each image; an image that no lmbda takes there, as its map is zero or too much is clipped, is
 named and left out.
+
+With --save, out/index.html is a page to look at the pictures: it blinks between an image and its
+copy, at exact pixels, and has a slider for several values of --lmbda. All is reported for each of
+these; in --json and --jsonl the first one's scores stand where those of a single one would, and
+the others' under "others".
 
 The signs of the noise depend on the seed and the image's content alone. An image given twice is
 evaluated once. A --save folder inside a --path folder is not searched for images.

@@ -79,7 +79,7 @@ def write_comparison(folder: Path, paths: Sequence[Path]) -> None:
   for index, path in enumerate(paths):
     pixels = paint(index)
     models = MODELS[:-1] if index == 1 else MODELS
-    noisy = {
+    noisy: dict[Case, dict[str, np.ndarray]] = {
       case: {model: distort(pixels, 20 * k + 2 + j) for j, model in enumerate(models)}
       for k, case in enumerate(SAVED)
     }
