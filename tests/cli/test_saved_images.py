@@ -65,7 +65,7 @@ def test_no_input_is_overwritten(
   before = (photos / "b_distorted.png").read_bytes()
   assert run("--path", photos, "--save", photos, "--lmbda", 9) == 2
   assert re.search(
-    r"_distorted.png is an image to evaluate; choose another folder for --save",
+    r"_original.png is an image to evaluate; choose another folder for --save",
     capsys.readouterr().err,
   )
   assert (photos / "b_distorted.png").read_bytes() == before

@@ -557,6 +557,9 @@
   press("swipe", toggleSwipe);
   press("out", () => zoomTo(state.zoom - 1));
   press("in", () => zoomTo(state.zoom + 1));
+  listen("blink", "click", (event) => {
+    if (!event.detail) blink(); // Enter; a pointer has blinked when it went down
+  });
   listen("blink", "pointerdown", pressBlink);
   listen("blink", "pointerup", releaseBlink);
   listen("blink", "pointercancel", releaseBlink);
