@@ -24,12 +24,14 @@ def name_copies(models: Sequence[str]) -> dict[str, list[str]]:
     >>> name_copies(["wu_2017", "out/wu_2017", "out/wu-2017"])["out/wu-2017"]
     ['out-wu-2017-2@shared.png', 'out-wu-2017-2@own.png']
   """
-  words: dict[str, str] = {}  # by the model's name, which they are unique to
+  words: dict[str, str] = {}
   for model in models:
-    word = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-") or "model"
-    count = sum(other == word or re.fullmatch(rf"{word}-\d+", other) is not None
-      for other in words.values())  # fmt: skip
-    words[model] = f"{word}-{count + 1}" if count else word
+    word = plain = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-") or "model"
+    count = 1
+    while word in words.values():
+      count += 1
+      word = f"{plain}-{count}"
+    words[model] = word
   return {
     model: [f"{word}@{CASES[case].signs}.png" for case in SAVED] for model, word in words.items()
   }

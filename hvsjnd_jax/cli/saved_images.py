@@ -1,8 +1,8 @@
 """The pictures that `--save` writes of an image, and where they lie.
 
-A picture's file is called by its image's stem, an underscore and a name without one, so that two
-images never share a file. Of copies with noise of other scales than the first, the scale is part of
-the name: `photo_distorted.png`, `photo_distorted@20.png`.
+A picture's file is called by its image's stem, an underscore and a name. No such name ends in an
+underscore and another one, so that two images never share a file. The names of copies whose noise
+has another scale than the first one's hold it: `photo_distorted.png`, `photo_distorted@20.png`.
 """
 
 import argparse
