@@ -214,6 +214,23 @@ def test_large_image_is_moved_to_its_edge(open_page: Open, folder: Path):
     np.testing.assert_array_equal(shot, wide[:, left : left + 240])
 
 
+def test_image_stays_in_its_window(open_page: Open, folder: Path):
+  page = open_page(folder / "evaluation/index.html", image=1)
+  look(page)
+  for change in (
+    lambda: page.locator("summary").click(),
+    lambda: page.set_viewport_size({"width": 501, "height": 502}),
+  ):
+    change()
+    wait(
+      page,
+      "(([stage, plane]) => Math.abs(stage.x + stage.width / 2 - plane.x - plane.width / 2) <= 0.5"
+      " && Math.abs(stage.y + stage.height / 2 - plane.y - plane.height / 2) <= 0.5)"
+      "(['stage', 'plane'].map((id) => document.getElementById(id).getBoundingClientRect()))",
+    )
+    np.testing.assert_array_equal(look(page), paint(1))
+
+
 def test_swipe_divides_original_and_copy(open_page: Open, folder: Path):
   page = open_page(folder / "evaluation/index.html", image=0)
   page.keyboard.press("8")

@@ -624,6 +624,6 @@
     if (entries.some((entry) => entry.isIntersecting)) makeMore();
   }, { rootMargin: "800px" }).observe($("count"));
   window.addEventListener("hashchange", route);
-  window.addEventListener("resize", place);
+  new ResizeObserver(place).observe($("stage"));
   route();
 })();
