@@ -40,7 +40,7 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
     type=partial(parse_lmbdas, largest=LARGEST_LMBDA),
     metavar="L[,L]",
     help="scale of the noise: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
-    "(default: 1); several give a copy of each image for each",
+    "(default: 1); several values give a copy of each image for each of them",
   )
   strength.add_argument(
     "--psnr",
