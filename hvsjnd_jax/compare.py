@@ -2,7 +2,7 @@
 
   python -m hvsjnd_jax.compare --path photos --psnr 32.57
   python -m hvsjnd_jax.compare --path photos --psnr 32.57 --models default,uniform,W \\
-    --json compared.json --sheet compared.png
+    --json compared.json --sheet compared.png --save compared
 
 A model is one of the shipped weights, "default", "fast" or "paper"; a folder of other weights; a
 map from the literature; or "masking", the threshold that the default weights refine, without
@@ -22,7 +22,8 @@ The scores are SSIM, MS-SSIM, GMSD, FSIM, and those of three models of human vis
 (as in libjxl 0.7), SSIMULACRA 2 and ColorVideoVDP (on a 30-inch 4K display).
 
 The sheet shows crops of four images, where the models' noise differs most in strength, beside
-every model's copy, of the first table.
+every model's copy, of the first table. --save writes all images and every model's copies, of the
+first two tables, to a folder, and index.html: a page to blink between any two of them.
 
 Exit status: 0 when every model was scored on every image; 1 when one could not be, or an image
 was too small for a metric; 2 when the command could not start or write its results; 130 when
@@ -35,7 +36,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hvsjnd_jax.cli.command import make_parser, report_error, run_command
+from hvsjnd_jax.cli.command import STDOUT, make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.options import (
   add_photographs,
@@ -44,7 +45,10 @@ from hvsjnd_jax.cli.options import (
   parse_psnr,
 )
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
+from hvsjnd_jax.cli.pages import check_page, describe_comparison, write_page
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
+from hvsjnd_jax.cli.saved_comparison import SAVED, list_names, save_comparison
+from hvsjnd_jax.cli.saved_images import make_stems
 from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.evaluation import comparison, comparison_sheet, scores, tables
 from hvsjnd_jax.evaluation.comparison import CASES, Case, Summary
@@ -62,6 +66,9 @@ from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 
 # The host's memory for each of the image's pixels, without the metrics' and the window's own.
 _BYTES_PER_PIXEL = 135
+
+# With --save, for each model's copy with signs of each channel's own.
+_BYTES_PER_COPY = 3
 
 _HEADS: dict[Case, str] = {
   "channels": "{:g} dB in each of R, G and B; one sign a pixel for all channels",
@@ -95,6 +102,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="FILE.png",
     help="write crops of images and noisy copies",
   )
+  parser.add_argument(
+    "--save",
+    type=Path,
+    metavar="DIR",
+    help="write all images and noisy copies to this folder, and index.html, a page to look at them",
+  )
   return parser.parse_args(argv)
 
 
@@ -106,10 +119,10 @@ def _parse_sheet(text: str) -> Path:
 
 
 class _Results:
-  """What was found so far: scores and errors, and the crops for the sheet."""
+  """What was found so far: the images' sizes, scores and errors, and the crops for the sheet."""
 
   def __init__(self) -> None:
-    self.paths: list[str] = []
+    self.sizes: dict[Path, tuple[int, int]] = {}
     self.scores: dict[Case, list[ScoreTable]] = {case: [] for case in CASES}
     self.errors: list[dict[str, str]] = []
     self.crops: list[Crop] = []
@@ -120,13 +133,14 @@ def _run(args: argparse.Namespace) -> int:
   apply_max_megapixels(args)
   names = tuple(dict.fromkeys(name.strip() for name in args.models.split(",")))
   check_models("--models", names)
-  photographs = find_photographs(args.path)
+  photographs = find_photographs(args.path, leave_out=args.save)
   window = plan_window(photographs)
   estimators = {name: load_estimator(name, window) for name in names}
   check_output("--json", args.json, inputs=photographs.paths)
   check_output("--sheet", args.sheet, inputs=photographs.paths)
+  stems = _make_stems(args, photographs, names)
 
-  results = _compare_all(args, photographs, estimators, window)
+  results = _compare_all(args, photographs, estimators, window, stems)
   measured = results.scores
   summaries: dict[Case, Summary] = {
     case: comparison.summarize(measured[case], names[0]) for case in CASES
@@ -148,16 +162,33 @@ def _run(args: argparse.Namespace) -> int:
       **{case: summary._asdict() for case, summary in summaries.items()},
       "gain_by_split": gains,
       "images": [
-        {"path": path, **{case: measured[case][i] for case in CASES}}
-        for i, path in enumerate(results.paths)
+        {"path": str(path), **{case: measured[case][i] for case in CASES}}
+        for i, path in enumerate(results.sizes)
       ],
       "errors": results.errors,
       "skipped": list(map(str, photographs.skipped)),
     }
     write_json(args.json, report)
+  if args.save is not None:
+    images = {path: (stems[path], *size) for path, size in results.sizes.items()}
+    options = {"psnr_db": args.psnr, "seed": args.seed}
+    write_page(args.save, describe_comparison(args.save, names, images, measured, **options))
   if args.sheet is not None:
     _write_sheet(args.sheet, results.crops)
   return 1 if results.errors or too_small else 0
+
+
+def _make_stems(
+  args: argparse.Namespace, photographs: Photographs, names: Sequence[str]
+) -> dict[Path, Path]:
+  """Settles where each image's pictures go; nowhere without --save."""
+  if args.save is None:
+    return {}
+  if args.save == STDOUT:
+    check_output("--save", args.save)
+  stems = make_stems(photographs.paths, args.save, list_names(names))
+  check_page(args.save, inputs=photographs.paths)
+  return stems
 
 
 def _compare_all(
@@ -165,24 +196,32 @@ def _compare_all(
   photographs: Photographs,
   estimators: dict[str, Estimator],
   window: Window,
+  stems: dict[Path, Path],
 ) -> _Results:
-  """Compares the models on each image, and prints what fails."""
-  compute = partial(comparison.compare, estimators=estimators, psnr_db=args.psnr, seed=args.seed)
+  """Compares the models on each image, saves the copies, and prints what fails."""
+  kept = SAVED if stems else SAVED[:1]
+  compute = partial(
+    comparison.compare, estimators=estimators, psnr_db=args.psnr, seed=args.seed, kept=kept
+  )
   results = _Results()
-  memory = Memory(_BYTES_PER_PIXEL, scores.bytes_per_pixel(comparison.SCORED), window)
+  host = _BYTES_PER_PIXEL + _BYTES_PER_COPY * len(estimators) * (len(kept) - 1)
+  memory = Memory(host, scores.bytes_per_pixel(comparison.SCORED), window)
   with computing("compare", photographs, compute, memory=memory) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
         results.errors.append({"path": str(path), "error": str(outcome)})
         continue
       picture, compared = outcome
-      results.paths.append(str(path))
+      height, width, _ = picture.pixels.shape
+      results.sizes[path] = (height, width)
       for case in CASES:
         results.scores[case].append(compared.scores[case])
       for model, error in compared.errors:
         report_error("compare", f"{path}, {model}", error)
         results.errors.append({"path": str(path), "model": model, "error": error})
-      if args.sheet is not None and compared.noisy.keys() == estimators.keys():
+      if stems:
+        save_comparison(stems[path], list(estimators), picture.pixels, compared)
+      if args.sheet is not None and compared.noisy["channels"].keys() == estimators.keys():
         crop = comparison_sheet.crop(path.name, picture.pixels, compared)
         results.crops = comparison_sheet.select_crops([*results.crops, crop])
   return results

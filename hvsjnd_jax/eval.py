@@ -3,6 +3,7 @@
   python -m hvsjnd_jax.eval --lmbda 10
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --save out --json out.json
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
+  python -m hvsjnd_jax.eval --path photos --lmbda 5,10,20 --save out
   python -m hvsjnd_jax.eval --path photos --psnr 32.57
   python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
 
@@ -24,6 +25,11 @@ The map is computed from 16 bits where an image has them, and the noise is added
 are written in 8 bits. PSNR is that of the clipped and not yet rounded result. --psnr is met to
 0.005 dB, by a lmbda for each image; an image that no lmbda takes there, as its map is zero or too
 much is clipped, is named and left out.
+
+With --save, out/index.html is a page to look at the pictures: it blinks between an image and its
+copy, at exact pixels, and has a slider for several values of --lmbda. All is reported for each of
+these; in --json and --jsonl the first one's scores stand where those of a single one would, and
+the others' under "others".
 
 The signs of the noise depend on the seed and the image's content alone. An image given twice is
 evaluated once. A --save folder inside a --path folder is not searched for images.
@@ -75,6 +81,7 @@ from hvsjnd_jax.cli.jsonl import (
 )
 from hvsjnd_jax.cli.options import apply_max_megapixels, load_model
 from hvsjnd_jax.cli.outputs import check_output, write_json
+from hvsjnd_jax.cli.pages import check_page, describe_evaluation, list_copies, write_page
 from hvsjnd_jax.cli.photographs import (
   Photographs,
   find_photographs,
@@ -82,10 +89,19 @@ from hvsjnd_jax.cli.photographs import (
   plan_window,
   read_sizes,
 )
-from hvsjnd_jax.cli.saved_images import choose_outputs, make_stems, save_outputs
+from hvsjnd_jax.cli.saved_images import (
+  choose_outputs,
+  find_mapped,
+  has_page,
+  list_names,
+  make_stems,
+  save_outputs,
+)
 from hvsjnd_jax.data.images import Picture
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.evaluate import Evaluation, evaluate
+from hvsjnd_jax.evaluation.scores import ImageScores
+from hvsjnd_jax.evaluation.vision_maps import MAP_BYTES_PER_PIXEL
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
@@ -98,6 +114,11 @@ from hvsjnd_jax.runtime.processes import join_processes
 # The host's memory for each of the image's pixels, with --save and without the metrics' and the
 # window's own; 73 was measured, and 88 for 16 bits.
 _BYTES_PER_PIXEL = 90
+
+# What each further lmbda adds, and each map of a vision model: of this image, and of the one
+# before, whose pictures are being written.
+_BYTES_PER_COPY = 24
+_BYTES_PER_MAP = 8
 
 # A window is told to be wasteful for so many images.
 _JUDGED_IMAGES = 100
@@ -137,7 +158,7 @@ def _run(args: argparse.Namespace) -> int:
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
   model = load_model(args)
   if args.save is not None:
-    args.outputs = choose_outputs(args.outputs, model)
+    args.outputs = choose_outputs(args.outputs, model, args.metrics)
   plan = _make_plan(args, photographs, model)
   records = plan.done | _evaluate_share(args, plan, model, backbones)
   if args.jsonl is not None:
@@ -145,8 +166,10 @@ def _run(args: argparse.Namespace) -> int:
     if gathered is None:  # the first process reports for all
       return _judge(records.values())
     records = gathered
-  ordered = [records[str(path)] for path in photographs.paths]
-  return _report(args, plan.settings, ordered, skipped=photographs.skipped)
+  reported = [records[str(path)] for path in photographs.paths]
+  if args.save is not None and has_page(args.outputs):
+    write_page(args.save, describe_evaluation(args.save, args.model, plan.settings, reported))
+  return _report(args, plan.settings, reported, skipped=photographs.skipped)
 
 
 def _parse_metrics(text: str) -> tuple[str, ...]:
@@ -167,7 +190,11 @@ def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDMod
   paths = photographs.paths
   if args.save == STDOUT:
     check_output("--save", args.save)
-  stems = {} if args.save is None else make_stems(paths, args.save)
+  stems: dict[Path, Path] = {}
+  if args.save is not None:
+    stems = make_stems(paths, args.save, list_names(args.outputs, _list_others(args)))
+    if has_page(args.outputs):
+      check_page(args.save, inputs=paths)
   check_output("--json", args.json, inputs=paths)
   check_output("--jsonl", args.jsonl, inputs=paths)
 
@@ -202,7 +229,7 @@ def _describe_settings(
   """Describes all that scores and pictures depend on, but for the images."""
   needs_vgg16 = any(METRICS[name].backbone == "vgg16" for name in args.metrics)
   return {
-    "lmbda": args.lmbda,
+    "lmbda": args.lmbda[0] if args.lmbda and len(args.lmbda) == 1 else args.lmbda,
     "target_psnr": args.psnr,
     "seed": args.seed,
     "metrics": args.metrics,
@@ -214,6 +241,11 @@ def _describe_settings(
     "vgg16": weights.read_backbone_manifest("vgg16", args.vgg16)["sha256"] if needs_vgg16 else None,
     "outputs": args.outputs,
   }
+
+
+def _list_others(args: argparse.Namespace) -> tuple[float, ...]:
+  """Lists the scales of the noise after the first."""
+  return () if args.lmbda is None else args.lmbda[1:]
 
 
 def _evaluate_share(
@@ -267,7 +299,7 @@ def _evaluate_all(
   compute = partial(
     evaluate,
     model,
-    lmbda=args.lmbda,
+    lmbda=None if args.lmbda is None else args.lmbda[0],
     psnr_db=args.psnr,
     seed=args.seed,
     metrics=args.metrics,
@@ -275,14 +307,15 @@ def _evaluate_all(
     window=plan.settings["window"],
     resolution=plan.settings["resolution"],
     attention_layer=plan.settings["attention"],
+    other_lmbdas=_list_others(args),
+    mapped=find_mapped(args.outputs or ()),
   )
   photographs = plan.photographs._replace(paths=paths)
   if lines is not None:
     photographs = photographs._replace(read=partial(_note_and_read, lines, photographs))
   records: dict[str, Record] = {}
-  memory = Memory(_BYTES_PER_PIXEL, scores.bytes_per_pixel(args.metrics), plan.settings["window"])
   with (
-    computing("eval", photographs, compute, memory=memory) as outcomes,
+    computing("eval", photographs, compute, memory=_plan_memory(args, plan)) as outcomes,
     Background() as background,
   ):
     for path, outcome in outcomes:
@@ -303,6 +336,13 @@ def _evaluate_all(
   return records
 
 
+def _plan_memory(args: argparse.Namespace, plan: _Plan) -> Memory:
+  others, mapped = len(_list_others(args)), len(find_mapped(args.outputs or ()))
+  host = _BYTES_PER_PIXEL + others * _BYTES_PER_COPY + (others + 1) * mapped * _BYTES_PER_MAP
+  whole = max(scores.bytes_per_pixel(args.metrics), MAP_BYTES_PER_PIXEL if mapped else 0)
+  return Memory(host, whole, plan.settings["window"])
+
+
 def _note_and_read(lines: RecordWriter, photographs: Photographs, path: Path) -> Picture:
   lines.note(path)
   return photographs.read(path)
@@ -312,17 +352,22 @@ def _print_scores(
   args: argparse.Namespace, path: Path, pixels: Pixels, evaluated: Evaluation
 ) -> None:
   height, width, _ = pixels.shape
-  found = "" if args.psnr is None else f"lmbda: {evaluated.lmbda:.6g}\n"
-  described = scores.describe(evaluated.scores, args.metrics, size=(height, width))
-  tqdm.write(f"Images Path is: {path}\n{found}{described}")
+  tqdm.write(f"Images Path is: {path}")
+  for copy in evaluated.copies:
+    if args.psnr is not None or evaluated.others:
+      tqdm.write(f"lmbda: {copy.lmbda:.6g}")
+    tqdm.write(scores.describe(copy.scores, args.metrics, size=(height, width)))
 
 
 def _make_record(
   args: argparse.Namespace, path: Path, pixels: Pixels, evaluated: Evaluation
 ) -> Record:
   height, width, _ = pixels.shape
-  record = {"path": str(path), "height": height, "width": width, "lmbda": evaluated.lmbda}
-  return record | scores.select(evaluated.scores, args.metrics)
+  first, *others = [
+    {"lmbda": copy.lmbda} | scores.select(copy.scores, args.metrics) for copy in evaluated.copies
+  ]
+  record = {"path": str(path), "height": height, "width": width, **first}
+  return record | ({"others": others} if others else {})
 
 
 def _report(
@@ -331,17 +376,24 @@ def _report(
   """Prints the means, writes --json, and returns the exit status."""
   errors = [record for record in records if "error" in record]
   images = [record for record in records if "error" not in record]
-  mean = scores.average([scores.select(record, args.metrics) for record in images])
+  means = _average(args, images)
   found_lmbda = None
   if images:
-    described = scores.describe(mean, args.metrics)
+    print(f"Mean over {len(images)} image{'s' * (len(images) > 1)}:")
     if args.psnr is not None:
       found_lmbda = _summarize_lmbdas(images)
-      described = "lmbda: {mean:.6g}, median {median:.6g}\n".format(**found_lmbda) + described
-    print(f"Mean over {len(images)} image{'s' * (len(images) > 1)}:\n{described}")
+      print("lmbda: {mean:.6g}, median {median:.6g}".format(**found_lmbda))
+    for lmbda, mean in zip(args.lmbda or (None,), means, strict=True):
+      if len(means) > 1:
+        print(f"lmbda: {lmbda:.6g}")
+      print(scores.describe(mean, args.metrics))
   if errors:
     print(f"eval: {len(errors)} of {len(records)} files could not be used", file=sys.stderr)
   if args.json is not None:
+    others = [
+      {"lmbda": lmbda, **mean}
+      for lmbda, mean in zip(_list_others(args), means[1:], strict=bool(means))
+    ]
     report = {
       **{name: settings[name] for name in ("lmbda", "target_psnr")},
       "found_lmbda": found_lmbda,
@@ -352,12 +404,19 @@ def _report(
         **{name: settings[name] for name in ("resolution", "attention", "dtype")},
       },
       "images": images,
-      "mean": mean,
+      "mean": means[0] if means else {},
+      **({"other_means": others} if others else {}),
       "errors": errors,
       "skipped": list(map(str, skipped)),
     }
     write_json(args.json, report)
   return _judge(records)
+
+
+def _average(args: argparse.Namespace, images: Sequence[Record]) -> list[ImageScores]:
+  """Averages the scores of the copies with each lmbda; without images there are no means."""
+  copies = zip(*map(list_copies, images), strict=True)
+  return [scores.average([scores.select(copy, args.metrics) for copy in same]) for same in copies]
 
 
 def _summarize_lmbdas(images: Sequence[Record]) -> dict[str, Any]:
@@ -367,7 +426,12 @@ def _summarize_lmbdas(images: Sequence[Record]) -> dict[str, Any]:
 
 def _judge(records: Iterable[Record]) -> int:
   """Returns 1 where an image could not be used, or was too small for a metric; 0 otherwise."""
-  return int(any("error" in record or None in record.values() for record in records))
+  return int(
+    any(
+      "error" in record or any(None in copy.values() for copy in list_copies(record))
+      for record in records
+    )
+  )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.estimator import estimate
 from hvsjnd_jax.model.jnd_model import JNDModel
 from tests.support.comparisons import SIZE, add, pixels
+from tests.support.pages import find_data, read_page
 
 __all__ = ["pixels"]  # fixtures
 
@@ -115,12 +116,35 @@ def test_results(
   assert (sheet == pixels[0, 0]).all(axis=-1).any()
 
 
+def test_page_shows_every_model_with_either_signs(run: Callable[..., int], photos: Path):
+  assert run("--path", photos, "--save", "out", "--json", "r.json") == 1
+  page, result = read_page("out/index.html"), json.loads(Path("r.json").read_text())
+  assert page["setting"] == {"name": "Signs", "values": ["shared", "own"], "kind": "choice"}
+  assert page["copies"] == [
+    {"name": name, "files": [f"{name}@shared.png", f"{name}@own.png"]}
+    for name in ("bright", "uniform")
+  ]
+  red = [score["name"] for score in page["scores"]].index("PSNR R")
+  for image, record in zip(page["images"], result["images"], strict=True):
+    assert image["path"] == record["path"]
+    original = read_image(Path("out") / f"{image['name']}_original.png")
+    np.testing.assert_array_equal(original, read_image(Path(image["path"])))
+    for signs, case in enumerate(("channels", "channels_own")):
+      for model, layer in enumerate(page["copies"]):
+        copy = read_image(Path("out") / f"{image['name']}_{layer['files'][signs]}")
+        error = np.square(copy[..., 0] / 255 - original[..., 0] / 255).mean()
+        psnr = record[case][layer["name"]]["psnr_r"]
+        assert image["scores"][signs][model][red] == psnr
+        assert psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
 def test_failures_are_named_and_the_rest_goes_on(
   run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str]
 ):
   (photos / "broken.png").touch()
   Image.new("RGB", (7, 9)).save(photos / "small.png")
-  assert run("--path", photos, "--json", "r.json", models="uniform,none,bright") == 1
+  options = ("--json", "r.json", "--save", "out")
+  assert run("--path", photos, *options, models="uniform,none,bright") == 1
   stdout, stderr = capsys.readouterr()
   zero = "30 dB cannot be reached in R: the map is zero throughout"
   assert f"compare: {photos}/a.png, none: {zero}\n" in stderr
@@ -132,6 +156,10 @@ def test_failures_are_named_and_the_rest_goes_on(
   }
   assert result["channels"]["mean"].keys() == {"uniform", "bright"}
   assert "means over 2 images" in stdout
+  assert not list(Path("out").glob("*_none@*"))
+  for image in json.loads(find_data(Path("out/index.html").read_text()))["images"]:
+    for copies in image["scores"]:
+      assert [scores is None for scores in copies] == [False, True, False]
 
 
 def test_nothing_but_failures(

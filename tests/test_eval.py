@@ -78,7 +78,8 @@ def test_scores_and_pictures_are_the_method_s(
 ):
   result = report("--path", photos / "b.png", "--lmbda", 10, "--save", "out")
   pixels = read_image(photos / "b.png")
-  assert {file.name for file in Path("out").iterdir()} == {f"b_{name}" for name in OUTPUTS}
+  pictures = {f"b_{name}" for name in OUTPUTS}
+  assert {file.name for file in Path("out").iterdir()} == {*pictures, "index.html"}
   jnd = np.load("out/b_jnd.npy")
   wanted = estimate(model, jax.numpy.asarray(pixels[None] / 255, "float32"))[0]
   np.testing.assert_allclose(jnd, wanted, atol=1e-6)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from hvsjnd_jax.cli.command import make_parser
-from hvsjnd_jax.cli.options import add_model, add_photographs, parse_lmbda, parse_psnr
+from hvsjnd_jax.cli.options import add_model, add_photographs, parse_lmbdas, parse_psnr
 from hvsjnd_jax.cli.saved_images import OUTPUTS, parse_outputs
 from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA
 from hvsjnd_jax.metrics import METRICS
@@ -29,7 +29,7 @@ def parse(argv: Sequence[str] | None, *, doc: str | None) -> argparse.Namespace:
   args = parser.parse_args(argv)
   _check_combinations(parser, args)
   if args.lmbda is None and args.psnr is None:
-    args.lmbda = 1.0
+    args.lmbda = (1.0,)
   return args
 
 
@@ -37,10 +37,10 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
   strength = parser.add_mutually_exclusive_group()
   strength.add_argument(
     "--lmbda",
-    type=partial(parse_lmbda, largest=LARGEST_LMBDA),
-    metavar="L",
+    type=partial(parse_lmbdas, largest=LARGEST_LMBDA),
+    metavar="L[,L]",
     help="scale of the noise: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
-    "(default: 1)",
+    "(default: 1); several values give a copy of each image for each of them",
   )
   strength.add_argument(
     "--psnr",
@@ -66,13 +66,17 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     help="for dists: a folder with VGG16's weights, made by convert.from_torch in a clone",
   )
   parser.add_argument(
-    "--save", type=Path, metavar="DIR", help="write pictures of each image to this folder"
+    "--save",
+    type=Path,
+    metavar="DIR",
+    help="write pictures of each image to this folder, and index.html, a page to look at them",
   )
   parser.add_argument(
     "--outputs",
     type=parse_outputs,
     metavar="O,O",
-    help=f"with --save: what to write: {', '.join(OUTPUTS)} (default: all)",
+    help=f"with --save: what to write: {', '.join(OUTPUTS)} (default: all, of the "
+    "vision models those among --metrics); the page needs original.png and distorted.png",
   )
 
 

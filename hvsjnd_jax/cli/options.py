@@ -130,16 +130,22 @@ def parse_psnr(text: str) -> float:
   return value
 
 
-def parse_lmbda(text: str, *, largest: float) -> float:
-  """Parses a scale of the noise, as the type of an option.
+def parse_lmbdas(text: str, *, largest: float) -> tuple[float, ...]:
+  """Parses scales of the noise, separated by commas, as the type of an option.
+
+  Returns:
+    The scales, in order; one that is given twice counts once.
 
   Raises:
-    ArgumentTypeError: If it is not a number from 0 to `largest`.
+    ArgumentTypeError: If one is not a number from 0 to `largest`.
   """
-  value = _parse_number(text)
-  if not 0 <= value <= largest:
-    raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {text}")
-  return value
+  values: list[float] = []
+  for part in text.split(","):
+    value = _parse_number(part)
+    if not 0 <= value <= largest:
+      raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {part}")
+    values.append(value)
+  return tuple(dict.fromkeys(values))
 
 
 def parse_level(text: str) -> float:

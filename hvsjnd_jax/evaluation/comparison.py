@@ -53,12 +53,12 @@ class Comparison(NamedTuple):
 
   Attributes:
     scores: By case and model; a model that failed is left out.
-    noisy: The pictures of the case "channels", by model.
+    noisy: The pictures by case and model, of those cases that were to be kept.
     errors: The model and the reason of each failure.
   """
 
   scores: dict[Case, ScoreTable]
-  noisy: dict[str, Pixels]
+  noisy: dict[Case, dict[str, Pixels]]
   errors: list[tuple[str, str]]
 
 
@@ -68,6 +68,7 @@ def compare(
   *,
   psnr_db: float,
   seed: int,
+  kept: Sequence[Case] = ("channels",),
 ) -> Comparison:
   """Adds every model's noise to an image of 8 bits, and scores it.
 
@@ -76,13 +77,14 @@ def compare(
     estimators: What draws each model's JND map, by the model's name.
     psnr_db: The PSNR of the noise, in all cases.
     seed: The seed of the noise's signs.
+    kept: The cases whose pictures are returned.
   """
   pixels = picture.pixels
   signs = {
     protocol: draw_signs(pixels, seed=seed, protocol=protocol)
     for protocol in get_args(SignProtocol)
   }
-  compared = Comparison({case: {} for case in CASES}, {}, [])
+  compared = Comparison({case: {} for case in CASES}, {case: {} for case in kept}, [])
   for name, estimator in estimators.items():
     jnd = estimator(picture.finest)
     for case, rule in CASES.items():
@@ -96,8 +98,8 @@ def compare(
         continue
       scales = dict(zip(("scale_r", "scale_g", "scale_b"), scale, strict=True))
       compared.scores[case][name] = score(noisy, pixels) | scales
-      if case == "channels":
-        compared.noisy[name] = noisy
+      if case in kept:
+        compared.noisy[case][name] = noisy
   return compared
 
 

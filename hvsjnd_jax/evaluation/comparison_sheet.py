@@ -29,9 +29,9 @@ class Crop(NamedTuple):
 
 def crop(name: str, pixels: Pixels, compared: Comparison) -> Crop:
   """Crops an image and its noisy copies where the models differ most."""
-  difference, rows, columns = find_difference(pixels, compared.noisy)
+  difference, rows, columns = find_difference(pixels, compared.noisy["channels"])
   panels = [(f"{name} (scores: of the whole)", pixels[rows, columns].copy())]
-  for model, noisy in compared.noisy.items():
+  for model, noisy in compared.noisy["channels"].items():
     distance = compared.scores["channels"][model].get("butteraugli_3norm")
     note = "" if distance is None else f": butteraugli {distance:.2f}"
     panels.append((f"{model}{note}", noisy[rows, columns].copy()))

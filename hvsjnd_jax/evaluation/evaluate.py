@@ -1,14 +1,16 @@
 """Evaluates one image: its maps, the noise scaled by them, and the scores of the result."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from hvsjnd_jax.data.images import Picture
-from hvsjnd_jax.evaluation import scores
+from hvsjnd_jax.evaluation import scores, vision_maps
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
+from hvsjnd_jax.evaluation.vision_maps import Map, VisionModel
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
@@ -23,6 +25,22 @@ LARGEST_LMBDA = float(np.finfo(np.float32).max)
 _ROWS_AT_ONCE = 64
 
 
+class Copy(NamedTuple):
+  """An image with noise of one scale.
+
+  Attributes:
+    distorted: The image with its noise, in [0, 1], not rounded.
+    lmbda: The scale of the noise.
+    scores: Those of the distorted image.
+    maps: Where models of vision see the noise, by the model's name.
+  """
+
+  distorted: Float[np.ndarray, "h w 3"]
+  lmbda: float
+  scores: ImageScores
+  maps: Mapping[str, Map]
+
+
 class Evaluation(NamedTuple):
   """What the method makes of one image, on the host.
 
@@ -32,6 +50,8 @@ class Evaluation(NamedTuple):
     attention: The attention map; None where the weights have no HVS-SD.
     lmbda: The scale of the noise.
     scores: Those of the distorted image.
+    maps: As `Copy.maps`.
+    others: The image with noise of other scales.
   """
 
   distorted: Float[np.ndarray, "h w 3"]
@@ -39,6 +59,13 @@ class Evaluation(NamedTuple):
   attention: Float[np.ndarray, "h w"] | None
   lmbda: float
   scores: ImageScores
+  maps: Mapping[str, Map] = MappingProxyType({})
+  others: Sequence[Copy] = ()
+
+  @property
+  def copies(self) -> list[Copy]:
+    """The image with noise of each scale, that of `lmbda` first."""
+    return [Copy(self.distorted, self.lmbda, self.scores, self.maps), *self.others]
 
 
 def evaluate(
@@ -53,6 +80,8 @@ def evaluate(
   window: tuple[int, int],
   resolution: Resolution,
   attention_layer: AttentionLayer,
+  other_lmbdas: Sequence[float] = (),
+  mapped: Sequence[VisionModel] = (),
 ) -> Evaluation:
   """Estimates an image's JND map, adds noise scaled by it, and scores the result.
 
@@ -67,6 +96,8 @@ def evaluate(
     window: As `windows.analyze`.
     resolution: As `estimate`.
     attention_layer: As `estimate`.
+    other_lmbdas: Further scales, each for a copy of its own.
+    mapped: The models of vision that map the noise; one that the image is too small for does not.
 
   Raises:
     UnreachableError: If no scale gives the PSNR.
@@ -81,9 +112,16 @@ def evaluate(
   if lmbda is None:
     assert psnr_db is not None
     lmbda = find_scale(noise.measure_error, jnd, psnr_db=psnr_db, largest=LARGEST_LMBDA)
-  distorted = noise.inject(lmbda)
-  measured = scores.measure(distorted, noise.image, metrics, backbones=backbones)
-  return Evaluation(distorted, jnd, attention, lmbda, measured)
+  fitting = [model for model in mapped if model.smallest_px <= min(picture.pixels.shape[:2])]
+
+  def judge(distorted: Float[np.ndarray, "h w 3"], lmbda: float) -> Copy:
+    measured = scores.measure(distorted, noise.image, metrics, backbones=backbones)
+    maps = {model.name: vision_maps.compute_map(model, distorted, noise.image) for model in fitting}
+    return Copy(distorted, lmbda, measured, maps)
+
+  others = [judge(noise.inject(other).copy(), other) for other in other_lmbdas]
+  first = judge(noise.inject(lmbda), lmbda)
+  return Evaluation(first.distorted, jnd, attention, lmbda, first.scores, first.maps, others)
 
 
 class _Noise:

@@ -140,6 +140,11 @@ def select(scores: ImageScores, metrics: Sequence[str]) -> ImageScores:
   return {name: scores[name] for name in names}
 
 
+def list_scores(metrics: Sequence[str]) -> list[str]:
+  """Lists the scores of these metrics, those of single channels last."""
+  return [*metrics, *(CHANNEL_PSNR if "psnr" in metrics else ())]
+
+
 def average(images: Sequence[ImageScores]) -> ImageScores:
   """Averages each score over the images that have it; None where no image has."""
   mean: ImageScores = {}

@@ -26,7 +26,8 @@ _TITLES: dict[str, tuple[str, ...]] = {
   "cvvdp": ("cvvdp", "JOD"),
 }
 
-_DIGITS = {"butteraugli_3norm": 3, "butteraugli_max": 3, "ssimulacra2": 2, "cvvdp": 3}
+# How many digits of a score are shown, where it is not four.
+DIGITS = {"butteraugli_3norm": 3, "butteraugli_max": 3, "ssimulacra2": 2, "cvvdp": 3}
 
 
 class Column(NamedTuple):
@@ -61,7 +62,7 @@ def list_columns(
   known = set().union(*rows.values())
   for name, better in BETTER.items():
     if name in known:
-      digits = _DIGITS.get(name, 4)
+      digits = DIGITS.get(name, 4)
       form = {"gain": f"{{:+z.{digits}f}}", "share": "{:.0%}"}.get(kind, f"{{:.{digits}f}}")
       title = _TITLES.get(name, (name,))
       if kind in ("score", "value"):

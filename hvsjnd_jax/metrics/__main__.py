@@ -32,14 +32,10 @@ its results; 130 when interrupted; 141 when the reader of the output left; 143 a
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
-import numpy as np
-from jaxtyping import Float
+from typing import Any
 
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
@@ -51,45 +47,27 @@ from hvsjnd_jax.data.images import Picture, write_npy, write_png
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
 from hvsjnd_jax.evaluation.tables import Column, name_too_small, tabulate
-from hvsjnd_jax.metrics import METRICS, butteraugli_map, cvvdp_map
+from hvsjnd_jax.evaluation.vision_maps import (
+  MAP_BYTES_PER_PIXEL,
+  VISION_MODELS,
+  Map,
+  VisionModel,
+  compute_map,
+  draw_map,
+  find_models,
+)
+from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
-from hvsjnd_jax.viz.sheets import jet
 
 _DEFAULT = "psnr,ssim,ssimulacra2,butteraugli_3norm,cvvdp"
 
-# The host's memory for each of the image's pixels: of this pair, the next one and the maps,
-# and of what computes a map.
+# The host's memory for each of the image's pixels: of this pair, the next one and the maps.
 _PAIR_BYTES_PER_PIXEL = 75
-_MAP_BYTES_PER_PIXEL = 210
 
 
-class _Model(NamedTuple):
-  """A model of vision that maps where it sees a difference.
-
-  Attributes:
-    name: Its name, in the files' names.
-    map: Computes the maps of images.
-    full_scale: The value that is drawn in dark red.
-  """
-
-  name: str
-  map: Callable[..., Float[jax.Array, "b h w"]]
-  full_scale: int
-
-
-_BUTTERAUGLI = _Model("butteraugli", jax.jit(butteraugli_map), 4)
-
-# The model behind each metric that has one.
-_MODELS = {
-  "butteraugli_3norm": _BUTTERAUGLI,
-  "butteraugli_max": _BUTTERAUGLI,
-  "cvvdp": _Model("cvvdp", jax.jit(cvvdp_map), 2),
-  "cvvdp_fhd": _Model("cvvdp_fhd", jax.jit(partial(cvvdp_map, display="standard_fhd")), 2),
-}
-
-_Maps = dict[_Model, Float[np.ndarray, "h w"]]
+_Maps = list[tuple[VisionModel, Map]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,13 +126,14 @@ def _parse_metrics(text: str) -> tuple[str, ...]:
     raise UsageError(f"--metrics: {error}") from None
 
 
-def _find_mapped(args: argparse.Namespace, metrics: Sequence[str]) -> list[str]:
-  """Lists the metrics whose maps are wanted, one for each model, and makes the maps' folder."""
+def _find_mapped(args: argparse.Namespace, metrics: Sequence[str]) -> list[VisionModel]:
+  """Lists the models whose maps are wanted, and makes the maps' folder."""
   if args.maps is None:
     return []
-  mapped = list({_MODELS[name]: name for name in metrics if name in _MODELS}.values())
+  mapped = find_models(metrics)
   if not mapped:
-    raise UsageError(f"--maps: none of the --metrics has a map; these have: {', '.join(_MODELS)}")
+    known = ", ".join(VISION_MODELS)
+    raise UsageError(f"--maps: none of the --metrics has a map; these have: {known}")
   if args.maps.resolve() in (args.distorted.resolve(), args.reference.resolve()):
     raise UsageError(f"--maps {args.maps}: holds the images; choose another folder")
   make_folder(args.maps)
@@ -165,7 +144,7 @@ def _score_all(
   args: argparse.Namespace,
   pairs: Pairs,
   metrics: tuple[str, ...],
-  mapped: Sequence[str],
+  mapped: Sequence[VisionModel],
   backbones: Backbones,
 ) -> Iterator[dict[str, Any]]:
   """Scores each pair and writes its maps; yields a record of each."""
@@ -173,11 +152,12 @@ def _score_all(
   def compute(pair: Picture) -> tuple[ImageScores, _Maps]:
     distorted, reference = map(to_unit, pair.finest)
     measured = scores.measure(distorted, reference, metrics, backbones=backbones)
-    fitting = [name for name in mapped if measured[name] is not None]
-    return scores.select(measured, metrics), _draw_maps(distorted, reference, fitting)
+    fitting = [model for model in mapped if model.smallest_px <= min(reference.shape[:2])]
+    maps = [(model, compute_map(model, distorted, reference)) for model in fitting]
+    return scores.select(measured, metrics), maps
 
   photographs = Photographs(list(pairs.references), pairs.read)
-  whole = max(scores.bytes_per_pixel(metrics), _MAP_BYTES_PER_PIXEL if mapped else 0)
+  whole = max(scores.bytes_per_pixel(metrics), MAP_BYTES_PER_PIXEL if mapped else 0)
   memory = Memory(_PAIR_BYTES_PER_PIXEL, whole)
   with computing("metrics", photographs, compute, memory=memory, smallest_px=1) as outcomes:
     for path, outcome in outcomes:
@@ -198,23 +178,14 @@ def _score_all(
       }
 
 
-def _draw_maps(
-  distorted: Float[np.ndarray, "h w 3"],
-  reference: Float[np.ndarray, "h w 3"],
-  mapped: Sequence[str],
-) -> _Maps:
-  models = [_MODELS[name] for name in mapped]
-  return {model: np.asarray(model.map(distorted[None], reference[None])[0]) for model in models}
-
-
 def _write_maps(stem: Path, maps: _Maps) -> None:
   with writing(stem):
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for model, values in maps.items():
+    for model, values in maps:
       named = stem.with_name(f"{stem.name}_{model.name}")
       write_npy(named.with_name(f"{named.name}.npy"), values)
-      picture = jet(np.clip(values / model.full_scale, 0, 1))
-      write_png(named.with_name(f"{named.name}_0-{model.full_scale}.png"), picture)
+      picture = named.with_name(f"{named.name}_0-{model.full_scale}.png")
+      write_png(picture, draw_map(model, values))
 
 
 def _report(

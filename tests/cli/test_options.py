@@ -69,6 +69,8 @@ def test_what_cannot_be_done_is_said(
     ("lmbda", "nan", "expected a number from 0 to 3.4e[+]38, got nan"),
     ("lmbda", "-1", "expected a number from 0 .*, got -1"),
     ("lmbda", "abc", "expected a number from 0 .*, got abc"),
+    ("lmbda", "5,abc", "expected a number from 0 .*, got abc"),
+    ("lmbda", "5,", "expected a number from 0 .*, got $"),
     ("lmbda", "inf", "expected a number from 0 .*, got inf"),
     ("lmbda", "1e39", "expected a number from 0 .*, got 1e39"),
     ("psnr", "0", "expected a number of dB between 0 and 100, got 0"),

@@ -12,10 +12,15 @@ from hvsjnd_jax.eval import main
 
 SCORES = {"psnr_r": 34.25, "psnr_g": 34.375, "psnr_b": 34.5, "psnr": 34.374}
 
+OUTPUTS = "distorted.png,jnd.png,jnd.npy,attention.png,sheet.png"
+
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-  """What `eval --lmbda 10 --jsonl old.jsonl --save out` left of two photographs."""
+  """What `eval --lmbda 10 --jsonl old.jsonl --save out` left of two photographs.
+
+  Pictures of the originals were not yet among them.
+  """
   monkeypatch.chdir(tmp_path)
   Path("photos").mkdir()
   for name in ("a", "b"):
@@ -31,7 +36,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     "attention": "reconstruction",
     "dtype": "float32",
     "vgg16": None,
-    "outputs": ["distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png"],
+    "outputs": OUTPUTS.split(","),
   }
   records = [
     {
@@ -47,7 +52,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_nothing_is_done_again(written: str, capsys: pytest.CaptureFixture[str]):
-  arguments = ["--path", "photos", "--lmbda", "10", "--save", "out"]
+  arguments = ["--path", "photos", "--lmbda", "10", "--save", "out", "--outputs", OUTPUTS]
   assert main([*arguments, "--jsonl", "old.jsonl", "--json", "report.json"]) == 0
   stdout = capsys.readouterr().out
   assert stdout.startswith("old.jsonl: 2 of 2 images are done already\nMean over 2 images:\n")
@@ -60,6 +65,12 @@ def test_nothing_is_done_again(written: str, capsys: pytest.CaptureFixture[str])
     *("images", "mean", "errors"),
   ]
   assert list(report["weights"]) == ["name", "sha256", "resolution", "attention", "dtype"]
+
+
+def test_outputs_that_have_come_since_are_named(written: str, capsys: pytest.CaptureFixture[str]):
+  arguments = ["--path", "photos", "--lmbda", "10", "--save", "out", "--jsonl", "old.jsonl"]
+  assert main(arguments) == 2
+  assert 'not ["original.png", "distorted.png", ' in capsys.readouterr().err
 
 
 def test_other_settings_are_refused_by_the_old_names(

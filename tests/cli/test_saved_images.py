@@ -20,10 +20,11 @@ __all__ = ["photos", "report", "run"]  # fixtures
 
 
 def _names(folder: str) -> set[str]:
-  """The images whose five pictures lie in a folder."""
+  """The images whose pictures lie in a folder, beside the page."""
   files = {str(file.relative_to(folder)) for file in Path(folder).rglob("*") if file.is_file()}
   stems = {name.removesuffix("_sheet.png") for name in files if name.endswith("_sheet.png")}
-  assert files == {f"{stem}_{name}" for stem, name in itertools.product(stems, OUTPUTS)}
+  pictures = {f"{stem}_{name}" for stem, name in itertools.product(stems, OUTPUTS)}
+  assert files == pictures | {"index.html"}
   return stems
 
 
@@ -64,7 +65,7 @@ def test_no_input_is_overwritten(
   before = (photos / "b_distorted.png").read_bytes()
   assert run("--path", photos, "--save", photos, "--lmbda", 9) == 2
   assert re.search(
-    r"_distorted.png is an image to evaluate; choose another folder for --save",
+    r"_original.png is an image to evaluate; choose another folder for --save",
     capsys.readouterr().err,
   )
   assert (photos / "b_distorted.png").read_bytes() == before
@@ -108,6 +109,7 @@ def test_colors_and_alpha_are_those_of_the_image(
 
   for name in ("b", "p3", "broken", "clear"):
     saved = Path(f"out/{name}_distorted.png")
+    assert saved.read_bytes() == Path(f"out/{name}_original.png").read_bytes(), "nothing blinks"
     assert b"sRGB\x01" in saved.read_bytes()[:64]
     before, after = read_picture(photos / f"{name}.png"), read_picture(saved)
     np.testing.assert_allclose(after.pixels.astype(int), before.pixels, rtol=0, atol=1)

@@ -116,7 +116,7 @@ def test_closed_stream_changes_nothing_else(
   assert len(_read_words(done.stdout)) == (0 if closed.endswith(" >&-") or closed == ">&-" else 4)
   assert done.stderr.count("\n") == (0 if "2>&-" in closed else 2)
   assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 3
-  assert len(list((tmp_path / "out").rglob("*.png"))) == 12
+  assert len(list((tmp_path / "out").rglob("*.png"))) == 3 * 5
 
 
 def test_report_on_stdout_stands_alone(

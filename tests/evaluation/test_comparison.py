@@ -66,7 +66,8 @@ def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
 
 def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
   models = {"a": lambda _: jnd, "b": lambda _: jnd[::-1]}
-  noisy = comparison.compare(Picture(pixels), models, psnr_db=25, seed=0).noisy
+  compared = comparison.compare(Picture(pixels), models, psnr_db=25, seed=0)
+  noisy = compared.noisy["channels"]
   change = {name: copy.astype(int) - pixels for name, copy in noisy.items()}
   assert (change["a"] * change["b"] >= 0).all()
 

@@ -16,9 +16,11 @@ from flax import nnx
 
 import hvsjnd_jax
 from hvsjnd_jax import baselines, export, metrics, noise, noise_scale, weights
+from hvsjnd_jax.cli import saved_comparison
 from hvsjnd_jax.model import masking, priors, windows
 from hvsjnd_jax.training import losses, objectives, released_losses
 from hvsjnd_jax.viz import sheets
+from hvsjnd_jax.viz.viewer import page
 
 COMMON = {"hvsjnd_jax": hvsjnd_jax, "jax": jax, "jnp": jnp, "nnx": nnx, "np": np}
 
@@ -38,6 +40,8 @@ PUBLIC = {
   baselines: baselines.__all__,
   **{module: own_names(module) for module in (losses, released_losses, noise, noise_scale, sheets)},
   masking: ["threshold"],
+  page: ["draw_page"],
+  saved_comparison: ["name_copies"],
   windows: ["plan_window", "analyze"],
   priors: ["compute_priors"],
   weights: ["load", "save"],

@@ -14,7 +14,10 @@ from hvsjnd_jax.eval import main
 SIZE = (16, 24)  # one for all tests: one compilation
 
 PSNRS = ("psnr_r", "psnr_g", "psnr_b", "psnr")
-OUTPUTS = ("distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png")
+OUTPUTS = (
+  *("original.png", "distorted.png", "jnd.png", "jnd.npy", "attention.png", "sheet.png"),
+  "thumbnail.jpg",
+)
 
 
 def draw(seed: int) -> Image.Image:
