@@ -149,7 +149,7 @@ def test_image_too_large_for_the_container_is_not_decoded(
   wasteful, *lines = capsys.readouterr().err.splitlines()
   assert wasteful.startswith("eval: --window 128x128: computes")
   assert lines == [
-    f"eval: {photos}/large.png: 5000x4000 pixels need about 1.8 GB of memory, and this container "
+    f"eval: {photos}/large.png: 5000x4000 pixels need about 2.0 GB of memory, and this container "
     "allows 1.0 GB; reduce the image",
     "eval: 1 of 4 files could not be used",
   ]

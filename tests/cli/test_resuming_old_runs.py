@@ -62,7 +62,7 @@ def test_nothing_is_done_again(written: str, capsys: pytest.CaptureFixture[str])
   assert report["mean"] == SCORES
   assert list(report) == [
     *("lmbda", "target_psnr", "found_lmbda", "seed", "window", "weights"),
-    *("images", "mean", "errors"),
+    *("images", "mean", "errors", "skipped"),
   ]
   assert list(report["weights"]) == ["name", "sha256", "resolution", "attention", "dtype"]
 
