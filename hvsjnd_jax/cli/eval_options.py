@@ -12,6 +12,8 @@ from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
 
+LARGEST_JND = 1e6
+
 
 def parse(argv: Sequence[str] | None, *, doc: str | None) -> argparse.Namespace:
   """Parses the command line.
@@ -28,7 +30,7 @@ def parse(argv: Sequence[str] | None, *, doc: str | None) -> argparse.Namespace:
   _add_corpora(parser)
   args = parser.parse_args(argv)
   _check_combinations(parser, args)
-  if args.lmbda is None and args.psnr is None:
+  if args.lmbda is None and args.psnr is None and args.jnd is None:
     args.lmbda = 1.0
   return args
 
@@ -47,6 +49,18 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
     type=parse_psnr,
     metavar="DB",
     help="in place of --lmbda: the total PSNR that each image is given",
+  )
+  strength.add_argument(
+    "--jnd",
+    type=partial(parse_lmbda, largest=LARGEST_JND),
+    metavar="J",
+    help="in place of --lmbda: the scale in JNDs that people saw; needs --calibration",
+  )
+  parser.add_argument(
+    "--calibration",
+    type=Path,
+    metavar="FILE",
+    help="the calibration.json of a study with people, by which --jnd 1 is what three in four saw",
   )
 
 
@@ -117,6 +131,8 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
     parser.error("--retry needs --jsonl FILE")
   if args.json is not None and args.json == args.jsonl:
     parser.error("--json and --jsonl need a file each")
+  if (args.jnd is None) != (args.calibration is None):
+    parser.error("--jnd J and --calibration FILE need each other")
   if args.outputs is not None and args.save is None:
     parser.error("--outputs needs --save DIR")
 

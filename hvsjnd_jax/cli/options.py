@@ -14,6 +14,9 @@ from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 
+# A series of lmbdas goes on to so many.
+_MOST_LMBDAS = 1000
+
 
 def add_photographs(parser: argparse.ArgumentParser) -> None:
   """Adds the options of every command that reads photographs."""
@@ -140,6 +143,42 @@ def parse_lmbda(text: str, *, largest: float) -> float:
   if not 0 <= value <= largest:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {text}")
   return value
+
+
+def parse_lmbdas(text: str) -> list[float]:
+  """Parses scales of the noise, separated by commas, as the type of an option.
+
+  After two or more of them, "..." goes on in equal steps to the last one.
+
+  Raises:
+    ArgumentTypeError: If they are not finite numbers above 0.
+
+  Examples:
+    >>> parse_lmbdas("1,2,5")
+    [1.0, 2.0, 5.0]
+    >>> parse_lmbdas("2,4,...,10")
+    [2.0, 4.0, 6.0, 8.0, 10.0]
+  """
+  parts = text.replace("…", "...").split(",")
+  if parts[2:] and parts[-2] == "...":
+    known = [_parse_number(part) for part in parts[:-2]]
+    values = [*known, *_go_on(known, _parse_number(parts[-1]))]
+  else:
+    values = [_parse_number(part) for part in parts]
+  if not all(0 < value < math.inf for value in values):
+    raise argparse.ArgumentTypeError(
+      f"expected numbers above 0, such as 1,2,5,10,15,20, got {text}"
+    )
+  return values
+
+
+def _go_on(known: Sequence[float], last: float) -> list[float]:
+  """Returns the numbers after the known ones, up to the last; [nan] where they miss that."""
+  step = known[-1] - known[-2] if len(known) > 1 else math.nan
+  count = (last - known[-1]) / step if step else math.nan
+  if not (0.5 < count < _MOST_LMBDAS and abs(count - round(count)) < 1e-6):
+    return [math.nan]
+  return [known[-1] + step * (i + 1) for i in range(round(count) - 1)] + [last]
 
 
 def parse_level(text: str) -> float:
