@@ -15,7 +15,7 @@ class CalibrationError(HVSJNDError):
   """A calibration that cannot be read, or does not know the model."""
 
 
-class Calibrated(Record):
+class Calibrated(Record, frozen=True):
   """One JND of a model.
 
   Attributes:
@@ -31,7 +31,7 @@ class Calibrated(Record):
   high: Annotated[float, Meta(gt=0)]
 
 
-class CalibrationFile(Record):
+class CalibrationFile(Record, frozen=True):
   """What the file holds."""
 
   format: Literal["hvsjnd_jax calibration"]

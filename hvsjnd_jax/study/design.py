@@ -21,7 +21,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
   """The base of all that is read from JSON: every field typed, none unknown."""
 
 
-class Model(Record):
+class Model(Record, frozen=True):
   """A JND model whose noise is shown.
 
   Attributes:
@@ -33,7 +33,7 @@ class Model(Record):
   sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None
 
 
-class Image(Record):
+class Image(Record, frozen=True):
   """A photograph, or the crop of it that is shown."""
 
   name: Text
@@ -41,7 +41,7 @@ class Image(Record):
   width: _Side
 
 
-class Timing(Record):
+class Timing(Record, frozen=True):
   """How long things take.
 
   Attributes:
@@ -55,7 +55,7 @@ class Timing(Record):
   pause_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
 
 
-class Design(Record):
+class Design(Record, frozen=True):
   """A study.
 
   Attributes:

@@ -28,7 +28,7 @@ _Code = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,32}$")]
 _Glyph = Annotated[str, Meta(max_length=10)]
 
 
-class Screen(Record):
+class Screen(Record, frozen=True):
   """A participant's screen.
 
   Attributes:
@@ -54,14 +54,14 @@ class Screen(Record):
   refresh_hz: _Positive
 
 
-class Plate(Record):
+class Plate(Record, frozen=True):
   """A colour-vision plate: the digit that it shows, and the one that was read."""
 
   shown: _Glyph
   answer: _Glyph
 
 
-class Trial(Record):
+class Trial(Record, frozen=True):
   """One pair of pictures, and on which side the flicker was and was seen."""
 
   kind: Literal["practice", "main", "trap"]
@@ -73,7 +73,7 @@ class Trial(Record):
   reaction_ms: Annotated[float, Meta(ge=0, le=1e9)]
 
 
-class Result(Record):
+class Result(Record, frozen=True):
   """A participant's file."""
 
   format: Literal["hvsjnd_jax study result"]

@@ -34,7 +34,7 @@ def simulate(design: Design, seed: int, *, draws: int = 40) -> Analysis:
 def count_held(studies: int, method: Any) -> dict[str, int]:
   """Counts the studies whose 95 % intervals hold the truth."""
   design = make_design(models=("default", "other"), images=("a", "b"), method=method)
-  held = dict.fromkeys(("pooled", "image", "ratio"), 0)
+  held: dict[str, int] = dict.fromkeys(("pooled", "image", "ratio"), 0)
   for seed in range(studies):
     found = simulate(design, seed)
     pooled, image = found.pooled["default"], found.images["default"]["a"]

@@ -89,7 +89,7 @@ def test_draws_are_fitted_as_by_scipy():
   fast = psychometric.resample_units(counts, fitted, weights=weights)
   slow = [fit(counts, weights=row, start=fitted).log_threshold for row in weights]
   # Both stop where a step is small: a tenth of the standard error among draws.
-  np.testing.assert_allclose(fast, slow, atol=0.1 * np.std(slow))
+  np.testing.assert_allclose(fast, slow, atol=0.1 * float(np.std(slow)))
 
 
 def test_redrawn_answers_vary_as_the_threshold_s_standard_error():
