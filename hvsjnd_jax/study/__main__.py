@@ -259,7 +259,7 @@ def _sort_lmbdas(args: argparse.Namespace) -> list[float]:
 
 def _name(path: Path, *, taken: Any) -> str:
   """Names an image by its file, and by a number, too, where another one has that name."""
-  stem = path.stem.encode(errors="replace").decode()[:900]
+  stem = "".join(letter if letter.isprintable() else "?" for letter in path.stem)
   names = {image.name for image in taken}
   candidates = (stem if i == 0 else f"{stem} ({i + 1})" for i in range(len(names) + 1))
   return next(name for name in candidates if name not in names)

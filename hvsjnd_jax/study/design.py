@@ -8,7 +8,8 @@ from msgspec import Meta
 
 Method = Literal["constant", "staircase"]
 
-Text = Annotated[str, Meta(max_length=1000)]
+# Names and titles are printed, and a terminal obeys control characters.
+Text = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Lmbda = Annotated[float, Meta(gt=0, le=1e6)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
 _Side = Annotated[int, Meta(ge=1, le=100_000)]
@@ -30,7 +31,7 @@ class Model(Record, frozen=True):
   """
 
   name: Text
-  sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None
+  sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None
 
 
 class Image(Record, frozen=True):

@@ -24,7 +24,7 @@ _LARGEST_BYTES = 32 * 2**20
 Side = Literal["left", "right"]
 
 _Positive = Annotated[float, Meta(gt=0, le=1e6)]
-_Code = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,32}$")]
+_Code = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
 _Glyph = Annotated[str, Meta(max_length=10)]
 
 

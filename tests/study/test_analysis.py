@@ -60,9 +60,10 @@ def test_intervals_hold_the_truth(method: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["constant", "staircase"])
 def test_intervals_hold_the_truth_in_95_of_100_studies(method: str):
-  studies = 200
-  for what, held in count_held(studies, method).items():
-    assert fewest_held(studies) <= held, what
+  studies = 100
+  held = count_held(studies, method)
+  print(f"{method}, of {studies}: {held}")  # docs/study.md has the numbers
+  assert min(held.values()) >= fewest_held(studies)
 
 
 def test_one_participant_gets_intervals_of_their_own():

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from hvsjnd_jax.study.__main__ import main
 from hvsjnd_jax.study.design import Design, Timing, identify
 from hvsjnd_jax.study.pages import StudyPage, draw_pictures
 from hvsjnd_jax.study.results import read_result
+from tests.support.observers import climb
 
 CHROMIUM = Path("/usr/bin/chromium")
 OPTIONS = (
@@ -28,7 +30,7 @@ OPTIONS = (
 
 # Reads both pictures again and again, until the flicker has shown both of its sides; returns the
 # largest mean absolute difference from what was seen first.
-WATCH = """(hz) => new Promise((resolve) => {
+WATCH = """() => new Promise((resolve) => {
   const read = (id) => {
     const canvas = document.getElementById(id);
     return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -167,22 +169,70 @@ def set_up(page: Any, code: str) -> None:
   page.click("#light-done")
 
 
+def measure_changes(study: Path) -> list[float]:
+  """Measures the mean absolute difference of the first image's pictures, by lmbda."""
+  original = read_image(study / "pictures/0/original.png").astype(float)
+  levels = range(len(read_design(study).lmbdas))
+  shown = (read_image(study / f"pictures/0/0_{level}.png") for level in levels)
+  return [float(np.abs(picture - original).mean()) for picture in shown]
+
+
+def answer_all(page: Any, file: Path, *, threshold: float, reload_after: int | None = None) -> int:
+  """Answers all trials, by keys and by pressing the pictures, and saves the participant's file.
+
+  Args:
+    page: The page, before the first trial.
+    file: Where to save what the page lets download.
+    threshold: The mean absolute difference above which the participant sees flicker; below,
+      they guess.
+    reload_after: After so many answers the page is loaded anew.
+
+  Returns:
+    The number of answers.
+  """
+  rng = np.random.default_rng(0)
+  trials = 0
+  with page.expect_download(timeout=120_000) as downloading:
+    while True:
+      page.wait_for_selector("#left:visible, #start:visible, #end:visible")
+      if page.is_visible("#end"):
+        break
+      if page.is_visible("#start"):
+        page.click("#start")
+        continue
+      if trials == reload_after:  # a tab that was closed goes on where it was
+        reload_after = None
+        page.reload()
+        page.fill("#code", "P07")
+        page.click("#enter button")
+        assert page.inner_text("#known-text") == f"This browser keeps {trials} answers of P07."
+        page.click("#resume")
+        continue
+      seen = page.evaluate(WATCH)
+      moving = max(seen, key=lambda side: seen[side])
+      still = "left" if moving == "right" else "right"
+      assert seen[still] == 0, "only one side flickers"
+      answer = moving if seen[moving] > threshold or rng.random() < 0.5 else still
+      if trials % 2:
+        page.keyboard.press({"left": "ArrowLeft", "right": "ArrowRight"}[answer])
+      else:
+        page.click(f"#{answer}", no_wait_after=True)
+      trials += 1
+      while page.evaluate(COUNT) < trials:
+        page.wait_for_timeout(5)
+  downloading.value.save_as(file)
+  return trials
+
+
 def test_participant_who_sees_pixels(
   browser: Any, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
   design = read_design(study)
   pixels = read_image(study.parent / "a.png")
-  changes = []  # mean absolute differences of the pictures, by lmbda
-  for level in range(len(design.lmbdas)):
-    shown = [
-      read_image(study / f"pictures/0/{name}.png").astype(float)
-      for name in ("original", f"0_{level}")
-    ]
-    np.testing.assert_array_equal(shown[0], pixels[12:52, 4:44])
-    changes.append(np.abs(shown[0] - shown[1]).mean())
+  np.testing.assert_array_equal(read_image(study / "pictures/0/original.png"), pixels[12:52, 4:44])
+  changes = measure_changes(study)
   assert changes == sorted(changes)
   threshold = (changes[2] + changes[3]) / 2  # between lmbda 6 and 8
-  rng = np.random.default_rng(0)
 
   with serving(study) as address, open_page(browser) as (page, complaints, asked):
     page.goto(f"{address}/index.html")
@@ -190,37 +240,7 @@ def test_participant_who_sees_pixels(
     for number in range(design.plates):
       page.wait_for_selector(f"#plate-step:text('Colours, {number + 1} of')")
       page.click(f"#plate-choices button:text-is('{page.evaluate(READ_PLATE)}')")
-    trials, reloaded = 0, False
-    with page.expect_download(timeout=120_000) as downloading:
-      while not page.is_visible("#end"):
-        page.wait_for_selector("#left:visible, #start:visible, #end:visible")
-        if page.is_visible("#start"):
-          page.click("#start")
-          continue
-        if page.is_visible("#end"):
-          break
-        if trials == 20 and not reloaded:  # a tab that was closed goes on where it was
-          reloaded = True
-          page.reload()
-          page.fill("#code", "P07")
-          page.click("#enter button")
-          assert page.inner_text("#known-text") == "This browser keeps 20 answers of P07."
-          page.click("#resume")
-          continue
-        seen = page.evaluate(WATCH, design.timing.flicker_hz)
-        moving = max(seen, key=lambda side: seen[side])
-        still = "left" if moving == "right" else "right"
-        assert seen[still] == 0, "only one side flickers"
-        sees = seen[moving] > threshold
-        answer = moving if sees or rng.random() < 0.5 else still
-        if trials % 2:
-          page.keyboard.press({"left": "ArrowLeft", "right": "ArrowRight"}[answer])
-        else:
-          page.click(f"#{answer}", no_wait_after=True)
-        trials += 1
-        while page.evaluate(COUNT) < trials:
-          page.wait_for_timeout(5)
-    downloading.value.save_as(tmp_path / "P07.json")
+    trials = answer_all(page, tmp_path / "P07.json", threshold=threshold, reload_after=20)
     assert all(url.startswith((address, "blob:")) for url in asked)
   # Chromium remarks on the test's reading of the pictures.
   assert not [text for text in complaints if "readback" not in text]
@@ -245,6 +265,27 @@ def test_participant_who_sees_pixels(
   # The observer's function is a step between lmbda 6, where they guess, and 8, where they see.
   # By chance they guess right at 6 more often than not, so that a step from 4 fits as well.
   assert 4 < model["pooled"]["lmbda"] < 8
+
+
+def test_staircase(browser: Any, study: Path, tmp_path: Path):
+  """The page goes down after three right answers in a row, and up after a wrong one."""
+  folder = tmp_path / "STUDY"
+  shutil.copytree(study, folder)
+  options: Any = {"method": "staircase", "longest_staircase": 18, "plates": 0, "practice": 0}
+  design = msgspec.structs.replace(read_design(study), **options)
+  StudyPage(folder).finish(design)
+  changes = measure_changes(folder)
+  with serving(folder) as address, open_page(browser) as (page, _, _):
+    page.goto(f"{address}/index.html")
+    set_up(page, "P07")
+    answer_all(page, tmp_path / "P07.json", threshold=(changes[3] + changes[4]) / 2)
+  main_trials = [t for t in read_result(tmp_path / "P07.json").trials if t.kind == "main"]
+  levels = climb(design)
+  level = next(levels)
+  for trial in main_trials:
+    assert trial.lmbda == design.lmbdas[level]
+    level = levels.send(trial.answer == trial.side)
+  assert level is None, "it ends where it should"
 
 
 def test_from_a_disk(browser: Any, study: Path):

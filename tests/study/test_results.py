@@ -64,6 +64,11 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
   "a missing field": (lambda record: record.pop("screen"), "missing required field `screen`"),
   "a code that is a path": (set_in("participant", to="../../x"), "matching regex"),
   "a code of markup": (set_in("participant", to="<script>"), "matching regex"),
+  "a code of two lines": (set_in("participant", to="P1\n"), "matching regex"),
+  "a name that commands the terminal": (
+    set_in("design", "images", 0, "name", to="\x1b[2J"),
+    "matching regex",
+  ),
   "another version": (set_in("version", to=2), "Invalid enum value 2"),
   "another format": (set_in("format", to="x"), "Invalid enum value 'x'"),
   "a changed design": (set_in("design", "repeats", to=2), "its design was changed"),

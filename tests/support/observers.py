@@ -90,7 +90,7 @@ def take_part(design: Design, observer: Observer, *, code: str, seed: int) -> di
       for lmbda in design.lmbdas * design.repeats:
         ask("main", image, model, lmbda)
     else:
-      levels = _climb(design)
+      levels = climb(design)
       level = next(levels)
       while level is not None:
         level = levels.send(ask("main", image, model, design.lmbdas[level]))
@@ -119,8 +119,8 @@ def read_back(record: dict[str, Any]) -> Result:
   return msgspec.convert(record, Result)
 
 
-def _climb(design: Design) -> Any:
-  """The staircase of the page, which yields levels and is sent whether the answer was right."""
+def climb(design: Design) -> Any:
+  """The staircase of the page: yields levels, at last None, and is sent whether one was right."""
   level, run, direction, turns = len(design.lmbdas) - 1, 0, 0, 0
   for _ in range(design.longest_staircase):
     right = yield level
