@@ -178,7 +178,8 @@ def _go_on(known: Sequence[float], last: float) -> list[float]:
   count = (last - known[-1]) / step if step else math.nan
   if not (0.5 < count < _MOST_LMBDAS and abs(count - round(count)) < 1e-6):
     return [math.nan]
-  return [known[-1] + step * (i + 1) for i in range(round(count) - 1)] + [last]
+  values = [known[-1] + step * (i + 1) for i in range(round(count) - 1)]
+  return [*(float(f"{value:.12g}") for value in values), last]  # 0.3, not 0.30000000000000004
 
 
 def parse_level(text: str) -> float:

@@ -167,7 +167,7 @@
     for (const part of document.querySelectorAll("section, #stage")) part.hidden = part.id !== id;
     window.scrollTo(0, 0);
     const first = byId(id).querySelector("input:not([type=range]), button.main");
-    if (first && !first.disabled) first.focus();
+    if (first && !first.disabled) first.focus({ preventScroll: true });
   }
 
   function proceed() {
