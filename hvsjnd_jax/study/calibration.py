@@ -1,14 +1,16 @@
 """The file that carries a study's thresholds to `eval --calibration`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from hvsjnd_jax.ops.errors import HVSJNDError
-from hvsjnd_jax.study.analysis import Analysis
 from hvsjnd_jax.study.design import Design, Lmbda, Model, Record, Text, identify
+
+if TYPE_CHECKING:  # SciPy's statistics would delay every start of `eval`
+  from hvsjnd_jax.study.analysis import Analysis
 
 
 class CalibrationError(HVSJNDError):
@@ -42,7 +44,7 @@ class CalibrationFile(Record, frozen=True):
   models: Annotated[list[Calibrated], Meta(max_length=100)]
 
 
-def make_calibration(design: Design, analysis: Analysis, *, participants: int) -> CalibrationFile:
+def make_calibration(design: Design, analysis: "Analysis", *, participants: int) -> CalibrationFile:
   """Collects the models' thresholds, but for those outside the lmbdas that were shown."""
   models = [
     Calibrated(model, found.lmbda, found.low, found.high)
