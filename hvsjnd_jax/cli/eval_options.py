@@ -54,13 +54,13 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
     "--jnd",
     type=partial(parse_lmbda, largest=LARGEST_JND),
     metavar="J",
-    help="in place of --lmbda: the scale in JNDs that people saw; needs --calibration",
+    help="in place of --lmbda: the scale in JNDs of a study with people; needs --calibration",
   )
   parser.add_argument(
     "--calibration",
     type=Path,
     metavar="FILE",
-    help="the calibration.json of a study with people, by which --jnd 1 is what three in four saw",
+    help="the calibration.json of a study with people, which has the lmbda of --jnd 1",
   )
 
 
