@@ -318,6 +318,15 @@ def test_pixels_of_the_device(browser: Any, study: Path):
   page.click("#start")
   page.wait_for_selector("#left:visible")
   boxes = [page.locator(f"#{side}").bounding_box() for side in ("left", "right")]
+  page.set_viewport_size({"width": 90, "height": 500})  # 40 + 48 + 40 and twice 8 pixels are needed
+  page.wait_for_selector("#left", state="hidden")
+  assert page.inner_text("#small").startswith(
+    "The pictures need a window of 96 by 38; this one has 90"
+  )
+  page.keyboard.press("ArrowLeft")  # what is not seen is not answered
+  page.set_viewport_size({"width": 700, "height": 500})
+  page.wait_for_selector("#left:visible")
+  assert page.evaluate(COUNT) == 0
   context.close()
   for box in boxes:
     placed = [1.5 * box[key] for key in ("x", "y", "width", "height")]

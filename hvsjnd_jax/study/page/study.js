@@ -481,8 +481,8 @@
     } catch (error) {
       return complain(`The picture ${error.message} cannot be loaded. Is the study's folder complete?`);
     }
-    current = { trial, pictures, since: null, phase: null };
-    if (place(current)) requestAnimationFrame(flicker);
+    current = { trial, pictures };
+    begin();
     loadAhead(trial);
   }
 
@@ -524,6 +524,11 @@
     canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, 0);
   }
 
+  function begin() {
+    current.since = current.phase = null;
+    if (place(current)) current.frame = requestAnimationFrame(flicker);
+  }
+
   function flicker(now) {
     if (!current || document.hidden) return;
     current.since ??= now;
@@ -541,7 +546,7 @@
         draw(byId(side), shown);
       }
     }
-    requestAnimationFrame(flicker);
+    current.frame = requestAnimationFrame(flicker);
   }
 
   function answer(side) {
@@ -564,9 +569,9 @@
   // A trial that was disturbed begins anew.
   function again() {
     if (!current) return;
-    current.since = current.phase = null;
+    cancelAnimationFrame(current.frame);
     byId("word").textContent = "";
-    if (place(current)) requestAnimationFrame(flicker);
+    begin();
   }
 
   window.addEventListener("resize", again);
