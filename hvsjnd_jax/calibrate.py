@@ -29,7 +29,12 @@ from functools import partial
 
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
-from hvsjnd_jax.cli.options import add_photographs, apply_max_megapixels, check_models
+from hvsjnd_jax.cli.options import (
+  add_photographs,
+  apply_max_megapixels,
+  check_models,
+  parse_scales,
+)
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
 from hvsjnd_jax.evaluation import comparison, scores, tables
@@ -68,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   add_photographs(parser)
   parser.add_argument(
     "--lmbda",
-    type=_parse_lmbdas,
+    type=parse_scales,
     default=_LMBDAS,
     metavar="L,L",
     help=f"scales of the noise (default: {_LMBDAS})",
@@ -80,16 +85,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     help=f"{', '.join(list_estimators())}, or a folder of weights (default: default)",
   )
   return parser.parse_args(argv)
-
-
-def _parse_lmbdas(text: str) -> list[float]:
-  try:
-    values = [float(part) for part in text.split(",")]
-  except ValueError:
-    values = [math.nan]
-  if not all(0 < value < math.inf for value in values):
-    raise argparse.ArgumentTypeError(f"expected numbers above 0, such as {_LMBDAS}, got {text}")
-  return values
 
 
 def _run(args: argparse.Namespace) -> int:

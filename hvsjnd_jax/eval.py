@@ -5,6 +5,7 @@
   python -m hvsjnd_jax.eval --path photos --lmbda 10 --metrics psnr,ms_ssim,fsim
   python -m hvsjnd_jax.eval --path photos --lmbda 5,10,20 --save out
   python -m hvsjnd_jax.eval --path photos --psnr 32.57
+  python -m hvsjnd_jax.eval --path photos --calibration calibration.json --jnd 1
   python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
 
 With the weights "default" and "fast", the noise of lmbda 10 is just noticeable: the level of the
@@ -19,7 +20,9 @@ is the strictest of three models of vision. What a lmbda amounts to with the def
   SSIMULACRA 2              98.2  97.1  94.4  89.9  85.2  80.2  69.9  59.6
   ColorVideoVDP, JOD       10.00 10.00 10.00  9.99  9.97  9.94  9.85  9.72
 
-For other weights or photographs: python -m hvsjnd_jax.calibrate.
+For other weights or photographs: python -m hvsjnd_jax.calibrate. These are models of vision. What
+people saw is measured by python -m hvsjnd_jax.study; --jnd 1 with the calibration.json that it
+writes is the lmbda at which they found the flicker in three of four trials.
 
 The map is computed from 16 bits where an image has them, and the noise is added to them; pictures
 are written in 8 bits. PSNR is that of the clipped and not yet rounded result. --psnr is met to
@@ -110,6 +113,7 @@ from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.runtime.processes import join_processes
+from hvsjnd_jax.study.calibration import find_jnd
 
 # The host's memory for each of the image's pixels, with --save and without the metrics' and the
 # window's own; 73 was measured, and 88 for 16 bits.
@@ -157,6 +161,9 @@ def _run(args: argparse.Namespace) -> int:
   photographs = _find_photographs(args)
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
   model = load_model(args)
+  if args.jnd is not None:
+    one = _find_jnd(args, model)
+    args.lmbda = tuple(jnd * one for jnd in args.jnd)
   if args.save is not None:
     args.outputs = choose_outputs(args.outputs, model, args.metrics)
   plan = _make_plan(args, photographs, model)
@@ -177,6 +184,19 @@ def _parse_metrics(text: str) -> tuple[str, ...]:
     return scores.parse_metrics(text)
   except ValueError as error:
     raise UsageError(f"--metrics: {error}") from None
+
+
+def _find_jnd(args: argparse.Namespace, model: JNDModel) -> float:
+  """Returns the lmbda that is one JND by the calibration of a study, which knows no other maps."""
+  for option, asked, own in (
+    ("--resolution", args.resolution, model.resolution),
+    ("--attention-layer", args.attention_layer, model.attention_layer),
+  ):
+    if asked not in (None, own):
+      raise UsageError(
+        f"{option} {asked}: --calibration is of the model's own maps, which are {own}"
+      )
+  return find_jnd(args.calibration, sha256=weights.read_manifest(args.model)["sha256"])
 
 
 def _find_photographs(args: argparse.Namespace) -> Photographs:

@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from hvsjnd_jax.cli.command import make_parser
-from hvsjnd_jax.cli.options import add_model, add_photographs, parse_lmbdas, parse_psnr
+from hvsjnd_jax.cli.options import add_model, add_photographs, parse_psnr, parse_scales
 from hvsjnd_jax.cli.saved_images import OUTPUTS, parse_outputs
 from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
+
+LARGEST_JND = 1e6
 
 
 def parse(argv: Sequence[str] | None, *, doc: str | None) -> argparse.Namespace:
@@ -28,7 +30,7 @@ def parse(argv: Sequence[str] | None, *, doc: str | None) -> argparse.Namespace:
   _add_corpora(parser)
   args = parser.parse_args(argv)
   _check_combinations(parser, args)
-  if args.lmbda is None and args.psnr is None:
+  if args.lmbda is None and args.psnr is None and args.jnd is None:
     args.lmbda = (1.0,)
   return args
 
@@ -37,7 +39,7 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
   strength = parser.add_mutually_exclusive_group()
   strength.add_argument(
     "--lmbda",
-    type=partial(parse_lmbdas, largest=LARGEST_LMBDA),
+    type=partial(parse_scales, largest=LARGEST_LMBDA, zero=True),
     metavar="L[,L]",
     help="scale of the noise: y = clip(x + L * sign * JND, 0, 1); the published README runs 10 "
     "(default: 1); several values give a copy of each image for each of them",
@@ -47,6 +49,18 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
     type=parse_psnr,
     metavar="DB",
     help="in place of --lmbda: the total PSNR that each image is given",
+  )
+  strength.add_argument(
+    "--jnd",
+    type=partial(parse_scales, largest=LARGEST_JND, zero=True),
+    metavar="J[,J]",
+    help="in place of --lmbda: scales in JNDs of a study with people; needs --calibration",
+  )
+  parser.add_argument(
+    "--calibration",
+    type=Path,
+    metavar="FILE",
+    help="the calibration.json of a study with people, which has the lmbda of --jnd 1",
   )
 
 
@@ -121,6 +135,8 @@ def _check_combinations(parser: argparse.ArgumentParser, args: argparse.Namespac
     parser.error("--retry needs --jsonl FILE")
   if args.json is not None and args.json == args.jsonl:
     parser.error("--json and --jsonl need a file each")
+  if (args.jnd is None) != (args.calibration is None):
+    parser.error("--jnd J and --calibration FILE need each other")
   if args.outputs is not None and args.save is None:
     parser.error("--outputs needs --save DIR")
 

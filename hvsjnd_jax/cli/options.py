@@ -14,6 +14,9 @@ from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.priors import AttentionLayer
 
+# A series of lmbdas goes on to so many.
+_MOST_LMBDAS = 1000
+
 
 def add_photographs(parser: argparse.ArgumentParser) -> None:
   """Adds the options of every command that reads photographs."""
@@ -130,22 +133,52 @@ def parse_psnr(text: str) -> float:
   return value
 
 
-def parse_lmbdas(text: str, *, largest: float) -> tuple[float, ...]:
+def parse_scales(text: str, *, largest: float = math.inf, zero: bool = False) -> tuple[float, ...]:
   """Parses scales of the noise, separated by commas, as the type of an option.
+
+  After two or more of them, "..." goes on in equal steps to the last one.
+
+  Args:
+    text: What was given.
+    largest: The largest scale allowed.
+    zero: Whether 0 is allowed, which adds no noise.
 
   Returns:
     The scales, in order; one that is given twice counts once.
 
   Raises:
-    ArgumentTypeError: If one is not a number from 0 to `largest`.
+    ArgumentTypeError: If one is no such number.
+
+  Examples:
+    >>> parse_scales("1,2,5")
+    (1.0, 2.0, 5.0)
+    >>> parse_scales("2,4,...,10")
+    (2.0, 4.0, 6.0, 8.0, 10.0)
   """
-  values: list[float] = []
-  for part in text.split(","):
-    value = _parse_number(part)
-    if not 0 <= value <= largest:
-      raise argparse.ArgumentTypeError(f"expected a number from 0 to {largest:.2g}, got {part}")
-    values.append(value)
+  parts = text.replace("…", "...").split(",")
+  if parts[2:] and parts[-2] == "...":
+    known = [_parse_number(part) for part in parts[:-2]]
+    values = [*known, *_go_on(known, _parse_number(parts[-1]))]
+  else:
+    values = [_parse_number(part) for part in parts]
+  if not all(
+    0 <= value <= largest and math.isfinite(value) and (value or zero) for value in values
+  ):
+    low, high = "from" if zero else "above", "" if math.isinf(largest) else f" to {largest:.2g}"
+    raise argparse.ArgumentTypeError(
+      f"expected numbers {low} 0{high}, such as 1,2,5 or 2,4,...,20, got {text}"
+    )
   return tuple(dict.fromkeys(values))
+
+
+def _go_on(known: Sequence[float], last: float) -> list[float]:
+  """Returns the numbers after the known ones, up to the last; [nan] where they miss that."""
+  step = known[-1] - known[-2] if len(known) > 1 else math.nan
+  count = (last - known[-1]) / step if step else math.nan
+  if not (0.5 < count < _MOST_LMBDAS and abs(count - round(count)) < 1e-6):
+    return [math.nan]
+  values = [known[-1] + step * (i + 1) for i in range(round(count) - 1)]
+  return [*(float(f"{value:.12g}") for value in values), last]  # 0.3, not 0.30000000000000004
 
 
 def parse_level(text: str) -> float:

@@ -1,5 +1,6 @@
 """Options that cannot be: each is refused in one line."""
 
+import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hvsjnd_jax.cli.options import parse_scales
 from hvsjnd_jax.eval import main
 from tests.support.evaluating import photos, report, run
 
@@ -66,13 +68,13 @@ def test_what_cannot_be_done_is_said(
 @pytest.mark.parametrize(
   ("option", "value", "reason"),
   [
-    ("lmbda", "nan", "expected a number from 0 to 3.4e[+]38, got nan"),
-    ("lmbda", "-1", "expected a number from 0 .*, got -1"),
-    ("lmbda", "abc", "expected a number from 0 .*, got abc"),
-    ("lmbda", "5,abc", "expected a number from 0 .*, got abc"),
-    ("lmbda", "5,", "expected a number from 0 .*, got $"),
-    ("lmbda", "inf", "expected a number from 0 .*, got inf"),
-    ("lmbda", "1e39", "expected a number from 0 .*, got 1e39"),
+    ("lmbda", "nan", "expected numbers from 0 to 3.4e[+]38, such as .*, got nan"),
+    ("lmbda", "-1", "expected numbers from 0 .*, got -1"),
+    ("lmbda", "abc", "expected numbers from 0 .*, got abc"),
+    ("lmbda", "5,abc", "expected numbers from 0 .*, got 5,abc"),
+    ("lmbda", "5,", "expected numbers from 0 .*, got 5,"),
+    ("lmbda", "inf", "expected numbers from 0 .*, got inf"),
+    ("lmbda", "1e39", "expected numbers from 0 .*, got 1e39"),
     ("psnr", "0", "expected a number of dB between 0 and 100, got 0"),
     ("psnr", "nan", "expected a number of dB between 0 and 100, got nan"),
     ("seed", "-1", "expected a whole number from 0 to 4294967295, got -1"),
@@ -94,6 +96,33 @@ def test_bad_option(capsys: pytest.CaptureFixture[str], option: str, value: str,
 def test_largest_options(report: Callable[..., dict[str, Any]], photos: Path):
   result = report("--path", photos / "b.png", "--lmbda", 3.4e38, "--seed", 2**32 - 1)
   assert 0 < result["mean"]["psnr"] < 10
+
+
+@pytest.mark.parametrize(
+  ("text", "values"),
+  [
+    ("5", [5]),
+    ("1,2.5", [1, 2.5]),
+    ("2,4,...,10", [2, 4, 6, 8, 10]),
+    ("2,4,…,10", [2, 4, 6, 8, 10]),
+    ("1,2,4,...,8", [1, 2, 4, 6, 8]),
+    ("0.1,0.2,...,0.5", [0.1, 0.2, 0.3, 0.4, 0.5]),
+  ],
+)
+def test_scales(text: str, values: list[float]):
+  assert list(parse_scales(text)) == values
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    *("", "a", "0", "-1", "nan", "inf", "1,,2", "...", "2,...,10", "2,4,...", "2,4,...,9"),
+    *("2,2,...,10", "4,2,...,10", "2,4,...,4", "1,1.0001,...,9", "2,4,...,10,12", "2,4,...,inf"),
+  ],
+)
+def test_scales_that_are_none(text: str):
+  with pytest.raises(argparse.ArgumentTypeError, match="expected numbers above 0, such as 1,2,5"):
+    parse_scales(text)
 
 
 def test_lmbda_and_psnr_exclude_each_other(capsys: pytest.CaptureFixture[str]):

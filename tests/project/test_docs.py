@@ -1,6 +1,7 @@
 """Runs every command and every block of Python in README, CONTRIBUTING, docs/ and the cards."""
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -13,10 +14,13 @@ import skimage.data
 from PIL import Image
 
 from convert.keymap import PARAMETERS
+from hvsjnd_jax import weights
 from hvsjnd_jax.cli import photographs as photographs_module
+from hvsjnd_jax.study.design import Model
 from hvsjnd_jax.training.vision_losses import VISION_TERMS
 from tests.support.golden_backbones import draw
 from tests.support.golden_weights import draw_state
+from tests.support.observers import draw_observers, make_design, take_part
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -122,6 +126,16 @@ def write_checkpoint(file: Path) -> None:
   torch.save({key: torch.from_numpy(array) for key, array in state.items()}, file)
 
 
+def write_results(folder: Path) -> None:
+  """Writes the files of a study's participants."""
+  folder.mkdir()
+  design = make_design()
+  design.models[0] = Model("default", weights.read_manifest("default")["sha256"])
+  for i, observer in enumerate(draw_observers(4, threshold=6, spread=0.2, seed=0)):
+    record = take_part(design, observer, code=f"P{i}", seed=i)
+    (folder / f"P{i}.json").write_text(json.dumps(record))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
   """Makes the reader's current folder: that of a clone, with photographs in it."""
@@ -135,6 +149,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i, photograph in enumerate(photographs):
       photograph.save(f"{name}/{i}.png")
   photographs[0].save("holiday.jpg")
+  write_results(Path("results"))
   Path("configs").symlink_to(ROOT / "configs")
   # The samples that come with scikit-image are larger; .ci/run uses them.
   monkeypatch.setattr(photographs_module, "_locate_samples", lambda: [Path("holiday.jpg")])

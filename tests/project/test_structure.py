@@ -23,6 +23,7 @@ PAGES = [
 FLOORS = (
   ("eval", "compare", "calibrate", "train", "export", "__main__"),
   ("cli",),
+  ("study",),
   ("training", "evaluation"),
   ("weights",),
   ("estimator",),
