@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 
 from hvsjnd_jax.data.atomic import whole_file
-from hvsjnd_jax.data.images import to_uint8, write_png
+from hvsjnd_jax.data.images import Picture, to_uint8, write_png
 from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.noise import draw_signs, inject
+from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.study.design import Design, identify
 
@@ -25,7 +26,7 @@ _STAIRCASE_SHARE = 0.75
 
 
 def draw_pictures(
-  pixels: Pixels,
+  picture: Picture,
   *,
   estimators: Mapping[str, Estimator],
   lmbdas: Sequence[float],
@@ -37,7 +38,7 @@ def draw_pictures(
   The map is that of the whole image, and so are the noise's signs.
 
   Args:
-    pixels: The image.
+    picture: The image.
     estimators: What draws the maps, by name.
     lmbdas: The scales of the noise.
     seed: The seed of the noise's signs.
@@ -48,14 +49,14 @@ def draw_pictures(
   """
   crop = tuple(
     slice(max(0, (side - crop_px) // 2), max(0, (side - crop_px) // 2) + min(side, crop_px))
-    for side in pixels.shape[:2]
+    for side in picture.pixels.shape[:2]
   )
-  signs = draw_signs(pixels, seed=seed)[crop]
-  original = np.ascontiguousarray(pixels[crop])
-  image = original[None].astype(np.float32) / 255
+  signs = draw_signs(picture.pixels, seed=seed)[crop]
+  original = np.ascontiguousarray(picture.pixels[crop])
+  image = to_unit(picture.finest[crop])[None]
   distorted = []
   for estimator in estimators.values():
-    jnd = estimator(pixels)[crop][None]
+    jnd = estimator(picture.finest)[crop][None]
     distorted.append([to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0]) for lmbda in lmbdas])
   return original, distorted
 
