@@ -1,11 +1,13 @@
 """Cuts random crops from photographs, as an endless stream of batches."""
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Generator
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from jaxtyping import Int, UInt8, UInt32
 from PIL import Image
 
 from hvsjnd_jax.data.config import DataConfig
-from hvsjnd_jax.data.photo_source import PhotoSource
+from hvsjnd_jax.data.photo_source import DataError, PhotoSource
 from hvsjnd_jax.data.tiles import TileFolder
 from hvsjnd_jax.ops.types import Pixels
 
@@ -88,8 +90,8 @@ def crop_stream(
   first_step: int = 0,
   process: int = 0,
   processes: int = 1,
-) -> grain.DatasetIterator[Crops]:
-  """Returns the endless stream of batches, from `first_step` on.
+) -> Generator[Crops]:
+  """Yields the endless stream of batches, from `first_step` on.
 
   The crops of a batch follow from the seed and the step alone, so that a resumed run sees the
   crops that the uninterrupted one would have seen, on any number of processes, with any number of
@@ -106,7 +108,7 @@ def crop_stream(
     processes: Number of processes that share a batch.
 
   Raises:
-    DataError: From the stream, if a photograph cannot be read.
+    DataError: If a photograph cannot be read, or a worker has ended.
   """
   local_size = batch_size // processes
   # The stream is split among the processes only after the crops are drawn, because what is
@@ -119,7 +121,16 @@ def crop_stream(
   if config.workers:
     _prepare_for_workers()
   stream: Any = iter(dataset.to_iter_dataset(options).mp_prefetch(workers, _prepare_worker))
-  return stream
+  with contextlib.closing(stream):
+    try:
+      yield from stream
+    except RuntimeError as error:
+      if not config.workers:
+        raise
+      raise DataError(
+        f"a process of data.workers has ended, perhaps for want of memory ({error}); the same "
+        "command goes on, and may have fewer of them"
+      ) from None
 
 
 def first_crop(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: int) -> Crops:

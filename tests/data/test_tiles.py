@@ -201,7 +201,7 @@ def test_damage_is_told_in_one_line(
   assert "\n" not in str(error.value)
 
 
-def test_workers_heed_no_signal_but_the_end_of_the_stream(tiles: Path):
+def test_workers_heed_no_signal_but_the_last(tiles: Path):
   config = DataConfig(images=str(tiles), workers=1)
   stream = crop_stream(open_photos(config), config, crop_px=16, batch_size=4, seed=3)
   next(stream)
@@ -210,7 +210,10 @@ def test_workers_heed_no_signal_but_the_end_of_the_stream(tiles: Path):
     os.kill(worker.pid or 0, number)
   want = take(tiles, 12)[1:]
   assert_equal([Crops(*map(np.array, next(stream))) for _ in want], want)
-  stream.close()
+  os.kill(worker.pid or 0, signal.SIGKILL)
+  with pytest.raises(DataError, match=r"has ended, perhaps for want of memory .*exit code -9"):
+    for _ in stream:
+      pass
   assert multiprocessing.active_children() == []
 
 
