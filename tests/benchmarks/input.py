@@ -44,6 +44,11 @@ _BATCH_SIZE = 32
 # What a host of eight v5e chips could train on in a second, by stage (docs/training.md).
 _BOUNDS = (23_000, 6_700)
 
+# The number of workers, and of batches to measure, of each contender; the last is what a pod needs.
+_CONTENDERS = {"folder": (0, 4), "tiles": (0, 100), "worker": (1, 100)}
+
+_STAGE_SECONDS = 0.1  # of each of five times that a stage is measured
+
 
 class Rate(NamedTuple):
   """What a stream of crops costs.
@@ -113,10 +118,10 @@ def _time(run: Callable[[], object]) -> float:
   took = []
   for _ in range(5):
     start, runs = time.process_time(), 0
-    while (seconds := time.process_time() - start) < 0.1:
+    while not runs or time.process_time() - start < _STAGE_SECONDS:
       run()
       runs += 1
-    took.append(1e6 * seconds / runs)
+    took.append(1e6 * (time.process_time() - start) / runs)
   return statistics.median(took)
 
 
@@ -129,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     photographs = _link(args.images, folder / "photographs", args.links)
     tiles = {px: _build(args.images, folder / f"tiles{px}", args.links, px) for px in _SIZES_PX}
     print(f"{_describe(photographs)}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(align([_HEADING, *_measure_rates(photographs, tiles, args.rounds)]), flush=True)
+    print(align(list(_measure_rates(photographs, tiles, args.rounds))), flush=True)
     stages = {px: measure_stages(photographs, tiles[px], crop_px=px) for px in _SIZES_PX}
   cells = [["CPU time a crop, us", *(f"{px} px" for px in _SIZES_PX)]]
   for stage in stages[_SIZES_PX[0]]:
@@ -138,34 +143,34 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-_HEADING = [
-  "crops a second a core", "folder", "tiles", "worker", "tiles / folder", "worker / folder",
-  "handed over, us", *(f"cores for {bound:,}" for bound in _BOUNDS),
-]  # fmt: skip
-
-
 def _measure_rates(photographs: Path, tiles: dict[int, Path], rounds: int) -> Iterator[list[str]]:
+  """Yields the cells of the table, a row for each size of crops."""
+  yield [
+    "crops a second a core",
+    *_CONTENDERS,
+    *(f"{name} / folder" for name in _CONTENDERS if name != "folder"),
+    "handed over, us",
+    *(f"cores for {bound:,}" for bound in _BOUNDS),
+  ]
   for px in _SIZES_PX:
-    contenders = {
-      "folder": (DataConfig(images=str(photographs)), 4),
-      "tiles": (DataConfig(images=str(tiles[px])), 100),
-      "worker": (DataConfig(images=str(tiles[px]), workers=1), 100),
-    }
-    taken: dict[str, list[Rate]] = {name: [] for name in contenders}
+    taken: dict[str, list[Rate]] = {name: [] for name in _CONTENDERS}
     for _ in range(rounds):
-      for name, (config, batches) in contenders.items():
+      for name, (workers, batches) in _CONTENDERS.items():
+        images = photographs if name == "folder" else tiles[px]
+        config = DataConfig(images=str(images), workers=workers)
         taken[name].append(measure_stream(config, crop_px=px, batches=batches))
     rates = {
       name: statistics.median(rate.crops_per_core_second for rate in found)
       for name, found in taken.items()
     }
-    handing_us = statistics.median(rate.handing_us for rate in taken["worker"])
+    *_, last = rates
+    handing_us = statistics.median(rate.handing_us for rate in taken[last])
     yield [
       f"{px} px",
       *(f"{rate:.0f}" for rate in rates.values()),
-      *(f"{rates[name] / rates['folder']:.0f}" for name in ("tiles", "worker")),
+      *(f"{rate / rates['folder']:.0f}" for name, rate in rates.items() if name != "folder"),
       f"{handing_us:.0f}",
-      *(f"{bound / rates['worker']:.1f}" for bound in _BOUNDS),
+      *(f"{bound / rates[last]:.1f}" for bound in _BOUNDS),
     ]
 
 
@@ -187,9 +192,8 @@ def _build(images: Path, folder: Path, count: int, crop_px: int) -> Path:
 def _describe(photographs: Path) -> str:
   paths, _ = find_images([photographs])
   with Image.open(paths[0]) as first:
-    return (
-      f"{len(paths)} links to photographs, the first {first.width}x{first.height} {first.format}"
-    )
+    size = f"{first.height}x{first.width} {first.format}"
+  return f"{len(paths)} links to photographs, the first {size}"
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
