@@ -7,7 +7,7 @@ The dataset trains as --config.data.tfds=DIR. Neither writing nor reading it nee
 
 Tiles train as --config.data.images=TILES. They are pieces of the photographs at random scales and
 places, decoded and resized, and somewhat larger than the crops that training cuts from them, which
-takes a hundredth of the time. Each is 3 x (1.25 x crop_px)^2 bytes.
+takes a twentieth of the time. A tile has 3 x (1.25 x crop_px)^2 bytes.
 
 The exit status is 0 when all photographs were written, 1 when some could not be read, 2 when
 nothing was written, 130 when the command was interrupted, and 143 after SIGTERM.

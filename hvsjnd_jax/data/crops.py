@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Generator
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
@@ -120,7 +121,8 @@ def crop_stream(
   workers = grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
   if config.workers:
     _prepare_for_workers()
-  stream: Any = iter(dataset.to_iter_dataset(options).mp_prefetch(workers, _prepare_worker))
+  prepare = functools.partial(_prepare_worker, Image.MAX_IMAGE_PIXELS)
+  stream: Any = iter(dataset.to_iter_dataset(options).mp_prefetch(workers, prepare))
   with contextlib.closing(stream):
     try:
       yield from stream
@@ -172,13 +174,15 @@ def _prepare_for_workers() -> None:
       os.environ["PYTHONWARNINGS"] = before
 
 
-def _prepare_worker(index: int, workers: int) -> None:
-  """Lets a worker end with the training process, and not before it.
+def _prepare_worker(max_image_pixels: int | None, index: int, workers: int) -> None:
+  """Sets a worker up for photographs as its training process is, and lets it end with that one.
 
   A terminal or a scheduler sends its signals to workers as well, and the training process still
   needs crops while it saves.
   """
   del index, workers
+  Image.MAX_IMAGE_PIXELS = max_image_pixels
+  warnings.filterwarnings("ignore", module="PIL")  # as the commands do
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -217,11 +217,12 @@ def test_workers_heed_no_signal_but_the_last(tiles: Path):
   assert multiprocessing.active_children() == []
 
 
-def test_damage_is_told_by_workers_too(tiles: Path, tmp_path: Path):
-  shutil.copytree(tiles, tmp_path / "copy")
-  flip_a_bit(tmp_path / "copy")
-  with pytest.raises(DataError, match=r"tile \d+ cannot be read") as error:
-    take(tmp_path / "copy", 5, workers=1)
+def test_workers_tell_in_one_line_what_they_refuse(
+  photographs: Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 80 // 2)  # as --max-megapixels sets it
+  with pytest.raises(DataError, match=r"\d\.png: too large to be safe: .*") as error:
+    take(photographs, 5, workers=1)
   assert "\n" not in str(error.value)
 
 
