@@ -1,9 +1,10 @@
 """The paper's two stages on a TPU v5e pod slice of 256 chips, at the paper's crop of 176.
 
-On every host of the slice, with D on a file system that all of them see:
+On every host of the slice, with D and TILES (`data build --tiles --crop-px 176`) on file systems
+that all of them see:
 
 python -m hvsjnd_jax.train --multihost --config configs/tpu_pod.py --workdir D \
-  --config.data.tfds=DIR
+  --config.data.images=TILES
 
 Cost, computed and never run: 0.231 and 0.352 TFLOP, 4.5 and 15.8 GB moved, a step and chip,
 0.30 and 0.78 of a chip's 16 GiB of memory (docs/training.md). Result: unknown; batches and
@@ -19,7 +20,7 @@ def get_config() -> TrainConfig:
     compute_dtype="bfloat16",  # what a TPU multiplies in
     checkpoint_every_steps=200,  # a slice may be preempted at any time
     keep_every_steps=2_000,  # kept for good, to look back at
-    data=DataConfig(threads=32),  # the photographs are what such a run waits for
+    data=DataConfig(workers=16),  # cores for crops: docs/training.md says how many a host needs
     hvs_sd=RateDistortionConfig(
       channels=128,
       # 16 crops a chip; the larger batch allows a larger rate, which a longer warm-up leads to.

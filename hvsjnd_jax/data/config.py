@@ -15,13 +15,14 @@ class DataConfig:
   """
 
   # Set exactly one of these three.
-  images: str = ""  # a folder, searched recursively
+  images: str = ""  # a folder, searched recursively, or one of tiles (`data build --tiles`)
   tfds: str = ""  # a TensorFlow dataset: its name, or the folder that holds it prepared
   synthetic: int = 0  # a number of random pictures, to try the trainer out
   tfds_split: str = "train"
   min_scale: float = 0.6
   max_scale: float = 1.0
-  threads: int = 2  # of each process, which read and cut crops ahead of the step
+  threads: int = 2  # of each process or worker, which read and cut crops ahead of the step
+  workers: int = 0  # processes that do so beside each training one; 0: it does so itself
 
   def validate(self, path: str, *, photographs: bool = True) -> None:
     """Checks every setting.
@@ -45,6 +46,7 @@ class DataConfig:
     check("min_scale", 0 < self.min_scale < math.inf, "above 0 and finite")
     check("max_scale", self.min_scale <= self.max_scale < math.inf, "at least min_scale")
     check("threads", self.threads >= 1, "at least 1")
+    check("workers", self.workers >= 0, "at least 0")
 
 
 def check_setting(settings: Any, path: str, name: str, holds: bool, wanted: str) -> None:

@@ -1,15 +1,26 @@
 """Cuts random crops from photographs, as an endless stream of batches."""
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Generator
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Int, UInt8, UInt32
 from PIL import Image
 
 from hvsjnd_jax.data.config import DataConfig
-from hvsjnd_jax.data.sources import PhotoSource
+from hvsjnd_jax.data.photo_source import DataError, PhotoSource
+from hvsjnd_jax.data.tiles import TileFolder
 from hvsjnd_jax.ops.types import Pixels
 
 
@@ -48,14 +59,26 @@ class RandomCrop(grain.transforms.RandomMap):
     left, top = rng.uniform(0, width - window), rng.uniform(0, height - window)
     if window == size:  # whole pixels need no resampling
       left, top = round(left), round(top)
-    box = (left, top, left + window, top + window)
-    crop = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box)
-    flips = tuple(slice(None, None, step) for step in rng.choice([1, -1], 2))
+      crop = pixels[top : top + size, left : left + size]
+    else:
+      box = (left, top, left + window, top + window)
+      crop = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box)
+    down, across = rng.choice([1, -1], 2)
     return Crops(
-      np.ascontiguousarray(np.asarray(crop)[flips]),
+      _copy(np.asarray(crop)[::down, ::across]),
       rng.integers(2**32, size=(), dtype=np.uint32),
       np.asarray(photo, np.int32),
     )
+
+
+def _copy(pixels: Pixels) -> Pixels:
+  """Copies pixels to where they lie together."""
+  if pixels.strides[1] > 0:
+    return np.array(pixels)
+  copy = np.empty_like(pixels)
+  for channel in range(3):  # NumPy takes five times as long to copy a mirrored image at once
+    copy[..., channel] = pixels[..., channel]
+  return copy
 
 
 def crop_stream(
@@ -68,11 +91,12 @@ def crop_stream(
   first_step: int = 0,
   process: int = 0,
   processes: int = 1,
-) -> Iterator[Crops]:
-  """Returns the endless stream of batches, from `first_step` on.
+) -> Generator[Crops]:
+  """Yields the endless stream of batches, from `first_step` on.
 
   The crops of a batch follow from the seed and the step alone, so that a resumed run sees the
-  crops that the uninterrupted one would have seen, on any number of processes.
+  crops that the uninterrupted one would have seen, on any number of processes, with any number of
+  threads and workers. Close the stream after use, which ends the workers.
 
   Args:
     photos: The photographs, from `open_photos`.
@@ -85,18 +109,30 @@ def crop_stream(
     processes: Number of processes that share a batch.
 
   Raises:
-    DataError: From the stream, if a photograph cannot be read.
+    DataError: If a photograph cannot be read, or a worker has ended.
   """
   local_size = batch_size // processes
   # The stream is split among the processes only after the crops are drawn, because what is
   # drawn for a record depends on its place in the whole stream.
   dataset = _cut_crops(photos, config, crop_px=crop_px, seed=seed)[process::processes]
-  dataset = dataset.batch(local_size, drop_remainder=True)
-  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=4 * local_size)
-  stream = iter(dataset.to_iter_dataset(options))
-  # This is Grain's own form of the state, which counts batches.
-  stream.set_state({"next_index": first_step})
-  return stream
+  dataset = dataset.batch(local_size, drop_remainder=True)[first_step:]
+  ahead = 2 * config.threads  # batches
+  options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
+  workers = grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
+  if config.workers:
+    _prepare_for_workers()
+  prepare = functools.partial(_prepare_worker, Image.MAX_IMAGE_PIXELS)
+  stream: Any = iter(dataset.to_iter_dataset(options).mp_prefetch(workers, prepare))
+  with contextlib.closing(stream):
+    try:
+      yield from stream
+    except RuntimeError as error:
+      if not config.workers:
+        raise
+      raise DataError(
+        f"a process of data.workers has ended, perhaps for want of memory ({error}); the same "
+        "command goes on, and may have fewer of them"
+      ) from None
 
 
 def first_crop(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: int) -> Crops:
@@ -106,13 +142,54 @@ def first_crop(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: i
 
 def _cut_crops(photos: PhotoSource, config: DataConfig, *, crop_px: int, seed: int) -> Any:
   """Returns the endless crops, by index, as Grain's MapDataset."""
+  if isinstance(photos, TileFolder):  # each tile has its scale already
+    config = dataclasses.replace(config, min_scale=1.0, max_scale=1.0)
   return (
     grain.MapDataset.source(photos)
-    .map_with_index(
-      lambda index, pixels: (index % len(photos), pixels)
-    )  # indices go on over epochs
+    .map_with_index(functools.partial(_number, len(photos)))
     .seed(seed)
     .shuffle()
     .repeat(None, reseed_each_epoch=True)
     .random_map(RandomCrop(config, crop_px=crop_px))
   )
+
+
+def _number(photos: int, index: int, pixels: Pixels) -> tuple[int, Pixels]:
+  return index % photos, pixels  # indices go on over epochs
+
+
+def _prepare_for_workers() -> None:
+  """Sets what Grain expects of a process, or leaves to it, before it starts workers."""
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  # Of batches that are on their way when a stream is closed, Grain forgets the shared memory.
+  # Python's tracker frees it, with a warning that nobody can do anything about.
+  before = os.environ.get("PYTHONWARNINGS")
+  os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
+  try:
+    resource_tracker.ensure_running()
+  finally:
+    os.environ.pop("PYTHONWARNINGS")
+    if before is not None:
+      os.environ["PYTHONWARNINGS"] = before
+
+
+def _prepare_worker(max_image_pixels: int | None, index: int, workers: int) -> None:
+  """Sets a worker up for photographs as its training process is, and lets it end with that one.
+
+  A terminal or a scheduler sends its signals to workers as well, and the training process still
+  needs crops while it saves.
+  """
+  del index, workers
+  Image.MAX_IMAGE_PIXELS = max_image_pixels
+  warnings.filterwarnings("ignore", module="PIL")  # as the commands do
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+  parent.join()
+  os._exit(1)  # Grain's loop would wait for a reader forever

@@ -1,4 +1,4 @@
-"""Sources of training photographs: a folder, a TensorFlow dataset, or pictures drawn at random.
+"""Sources of training photographs: folders, TensorFlow datasets, and pictures drawn at random.
 
 A TensorFlow dataset is read through array_record, without TensorFlow itself.
 """
@@ -6,7 +6,7 @@ A TensorFlow dataset is read through array_record, without TensorFlow itself.
 import hashlib
 import io
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,26 +14,9 @@ from PIL import Image, ImageDraw
 
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.images import ImageError, Picture, decode_picture, find_images, read_image
-from hvsjnd_jax.ops.errors import HVSJNDError
+from hvsjnd_jax.data.photo_source import DataError, PhotoSource
+from hvsjnd_jax.data.tiles import TileFolder, holds_tiles, read_manifest
 from hvsjnd_jax.ops.types import Pixels
-
-
-class DataError(HVSJNDError):
-  """Photographs cannot be found or read. The message says which, and why."""
-
-
-class PhotoSource(Protocol):
-  """Photographs by index, for Grain to draw from."""
-
-  def __len__(self) -> int: ...
-  def __getitem__(self, index: int) -> Pixels: ...
-  def name(self, index: int) -> str:
-    """Names the photograph for someone who wants to find it."""
-    ...
-
-  def fingerprint(self) -> str:
-    """Identifies the photographs and their order, wherever they are stored."""
-    ...
 
 
 class PhotoFolder:
@@ -186,4 +169,15 @@ def open_photos(config: DataConfig) -> PhotoSource:
     return PhotoDataset(config.tfds, config.tfds_split)
   if config.synthetic:
     return SyntheticPhotos(config.synthetic)
-  return PhotoFolder(Path(config.images))
+  folder = Path(config.images)
+  return TileFolder(folder) if holds_tiles(folder) else PhotoFolder(folder)
+
+
+def check_crops(config: DataConfig, *, crop_px: int) -> None:
+  """Checks that the source can give crops of a side; for tiles alone that is in question.
+
+  Raises:
+    DataError: If it cannot.
+  """
+  if config.images and holds_tiles(Path(config.images)):
+    read_manifest(Path(config.images)).check(config, crop_px=crop_px)

@@ -10,7 +10,7 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hvsjnd_jax.data.sources import PhotoSource
+from hvsjnd_jax.data.photo_source import PhotoSource
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, StageConfig
 from hvsjnd_jax.training.running_means import NotFiniteError, RunningMeans
@@ -26,6 +26,7 @@ _MAY_CHANGE = (
   "keep_every_steps",
   "data.images",  # the folder may move; `check_same_photographs` checks what it holds
   "data.threads",
+  "data.workers",
   "vgg16",  # these folders may move too; the hashes of what they hold are compared
   "classifier",
 )

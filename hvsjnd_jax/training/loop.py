@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from hvsjnd_jax.data.sources import check_crops
 from hvsjnd_jax.runtime.sharding import make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
@@ -40,7 +41,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
 
   Raises:
     ValueError: If a setting is impossible.
-    DataError: If there are no photographs, or one cannot be read.
+    DataError: If there are no photographs, one cannot be read, or tiles do not fit the crops.
     CheckpointError: If the newest checkpoint is damaged.
     TrainError: If the devices cannot share a batch, another run holds the folder, stage 1
       is missing or unfinished for stage 2, the checkpoints are of a run with other settings
@@ -54,6 +55,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   for stage in config.stages:
     hash_backbones(config, stage)
     check_batch(config.settings(stage), stage, mesh)
+    check_crops(config.data, crop_px=config.settings(stage).crop_px)
   with Preemption() as preemption:
     for stage in config.stages:
       _train_stage(config, stage, workdir, mesh, preemption, report)

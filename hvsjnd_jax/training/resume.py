@@ -7,7 +7,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.data.sources import PhotoSource, open_photos
+from hvsjnd_jax.data.photo_source import PhotoSource
+from hvsjnd_jax.data.sources import open_photos
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.runtime.sharding import PyTree, replicate
 from hvsjnd_jax.training.checkpoints import Checkpoints

@@ -6,7 +6,7 @@ import numpy as np
 
 from hvsjnd_jax.data.crops import first_crop
 from hvsjnd_jax.data.images import to_uint8
-from hvsjnd_jax.data.sources import PhotoSource
+from hvsjnd_jax.data.photo_source import PhotoSource
 from hvsjnd_jax.estimator import analyze, degrade
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.noise import inject, inject_at_psnr, random_signs

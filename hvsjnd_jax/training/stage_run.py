@@ -1,5 +1,6 @@
 """Takes the steps of one stage, and logs, draws and saves between them."""
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -57,16 +58,6 @@ class StageRun:
     self._means = RunningMeans()
     self._run_step = make_step(config, stage, start.graph, mesh)
     self._backbones = replicate(_load_backbones(config, stage), mesh)
-    self._stream = crop_stream(
-      start.photos,
-      config.data,
-      crop_px=self._settings.crop_px,
-      batch_size=self._settings.batch_size,
-      seed=config.seed,
-      first_step=start.step,
-      process=jax.process_index(),
-      processes=jax.process_count(),
-    )
 
   def train(self, writer: MetricWriter | None, preemption: Preemption, report: Report) -> None:
     """Takes the steps that are left.
@@ -79,30 +70,51 @@ class StageRun:
     Raises:
       DataError, CheckpointError, TrainError, PreemptedError: As `loop.train`.
     """
-    for step in range(self._start.step + 1, self._settings.num_steps + 1):
-      crops = next(self._stream)
-      batch = shard_batch(crops, self._mesh)
-      self._take_step(step, crops, batch)
-      stops = preemption.reached()
-      due = self._find_due(step, stops=stops)
-      if due.save:
-        self._try_weights(step, crops, batch)
-      if due.log or due.save:
-        check_finite(self._means, self._start.photos, self._checkpoints)
-      means = self._means.take_means(self._settings.batch_size) if due.log else None
-      report(self._stage, step, means)
-      if writer and means:
-        writer.write(step, means)
-      if writer and due.draw:
-        writer.write_sheet(step, self._draw())
-      if due.save:
-        self._save(step)
-      if stops:
-        self._checkpoints.wait()
-        raise PreemptedError(
-          f"stopped by SIGTERM; step {step} of stage {self._stage!r} is saved; the same command "
-          "goes on from there"
-        )
+    stream = crop_stream(
+      self._start.photos,
+      self._config.data,
+      crop_px=self._settings.crop_px,
+      batch_size=self._settings.batch_size,
+      seed=self._config.seed,
+      first_step=self._start.step,
+      process=jax.process_index(),
+      processes=jax.process_count(),
+    )
+    with contextlib.closing(stream):
+      for step in range(self._start.step + 1, self._settings.num_steps + 1):
+        self._advance(step, next(stream), writer, preemption, report)
+
+  def _advance(
+    self,
+    step: int,
+    crops: Crops,
+    writer: MetricWriter | None,
+    preemption: Preemption,
+    report: Report,
+  ) -> None:
+    """Takes one step, and does what is due after it."""
+    batch = shard_batch(crops, self._mesh)
+    self._take_step(step, crops, batch)
+    stops = preemption.reached()
+    due = self._find_due(step, stops=stops)
+    if due.save:
+      self._try_weights(step, crops, batch)
+    if due.log or due.save:
+      check_finite(self._means, self._start.photos, self._checkpoints)
+    means = self._means.take_means(self._settings.batch_size) if due.log else None
+    report(self._stage, step, means)
+    if writer and means:
+      writer.write(step, means)
+    if writer and due.draw:
+      writer.write_sheet(step, self._draw())
+    if due.save:
+      self._save(step)
+    if stops:
+      self._checkpoints.wait()
+      raise PreemptedError(
+        f"stopped by SIGTERM; step {step} of stage {self._stage!r} is saved; the same command "
+        "goes on from there"
+      )
 
   def _take_step(self, step: int, crops: Crops, batch: Crops) -> None:
     self._state, terms = self._run_step(

@@ -33,7 +33,8 @@ from tqdm import tqdm
 import hvsjnd_jax
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.data.crops import Crops, crop_stream
-from hvsjnd_jax.data.sources import PhotoFolder, PhotoSource
+from hvsjnd_jax.data.photo_source import PhotoSource
+from hvsjnd_jax.data.sources import PhotoFolder
 from hvsjnd_jax.evaluation.comparison import CASES, Case
 from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.jnd_map import PRIOR_CHANNELS

@@ -14,14 +14,8 @@ from hvsjnd_jax.data.color_profiles import SRGB_CURVE, build_profile
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.crops import Crops, RandomCrop, crop_stream, first_crop
 from hvsjnd_jax.data.images import read_image
-from hvsjnd_jax.data.sources import (
-  DataError,
-  PhotoDataset,
-  PhotoFolder,
-  PhotoSource,
-  SyntheticPhotos,
-  open_photos,
-)
+from hvsjnd_jax.data.photo_source import DataError, PhotoSource
+from hvsjnd_jax.data.sources import PhotoDataset, PhotoFolder, SyntheticPhotos, open_photos
 from tests.support.colors import P3
 
 CROP_PX = 16

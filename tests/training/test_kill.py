@@ -14,7 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from hvsjnd_jax.data.__main__ import main as build
+from hvsjnd_jax.data.sources import SyntheticPhotos
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import RateDistortionConfig, Stage, TrainConfig
 from hvsjnd_jax.training.train_state import build_model, init_state, split_model
@@ -157,6 +160,54 @@ def test_run_killed_again_and_again_ends_as_the_straight_one(
   assert Command(cache, tmp_path, SAVES).finish() == (0, "")
   for stage in STEPS:
     assert_same_run(tmp_path, straight, stage)
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+  """The settings that train from tiles, with a worker."""
+  folder = tmp_path_factory.mktemp("tiles")
+  (folder / "photographs").mkdir()
+  for i in range(4):
+    Image.fromarray(SyntheticPhotos(4)[i]).save(folder / f"photographs/{i}.png")
+  arguments = ("--tiles", "2", "--crop-px", "176")
+  images, out = str(folder / "photographs"), str(folder / "tiles")
+  assert build(["build", "--images", images, "--out", out, *arguments]) == 0
+  data = ("--config.data.synthetic=0", f"--config.data.images={out}", "--config.data.workers=1")
+  return ("--config.stage=hvs_sd", *data)
+
+
+def list_workers(command: Command) -> list[int]:
+  """The processes that a command has started, and not yet waited for."""
+  file = Path(f"/proc/{command.process.pid}/task/{command.process.pid}/children")
+  return [int(pid) for pid in file.read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_outlive_the_notice_but_not_the_run(
+  tiles: tuple[str, ...], cache: Path, tmp_path: Path
+):
+  straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+  assert Command(cache, straight, *tiles).finish() == (0, "")
+
+  command = Command(cache, stopped, *tiles)
+  for _, step in command.rows():
+    if step == 5:  # as a scheduler does that signals every process of a job
+      for pid in (*list_workers(command), command.process.pid):
+        os.kill(pid, signal.SIGTERM)
+  status, errors = command.finish()
+  assert (status, errors.count("\n")) == (143, 1), errors
+
+  command = Command(cache, stopped, *tiles)
+  for _, step in command.rows():
+    if step > 15:
+      break
+  assert list_workers(command)
+  command.process.kill()
+  assert command.finish()[0] == -signal.SIGKILL  # returns when no worker holds the pipes any more
+
+  assert Command(cache, stopped, *tiles).finish() == (0, "")
+  assert_same_run(stopped, straight, "hvs_sd")
 
 
 def test_run_that_is_told_to_end_saves_first(straight: Path, cache: Path, tmp_path: Path):

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.data.images import read_image
-from hvsjnd_jax.data.sources import DataError
+from hvsjnd_jax.data.photo_source import DataError
 from hvsjnd_jax.metrics.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig

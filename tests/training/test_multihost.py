@@ -44,6 +44,10 @@ SETTINGS = (
   *PAPER_OVERRIDES,
 )
 TIMEOUT_SECONDS = 400
+PAUSE_SECONDS = 20
+# After how long JAX must have noticed that a process is dead: 100 s of silence, and some for the
+# rest to end.
+HEARTBEAT_SECONDS = 150
 
 
 def start(
@@ -112,6 +116,15 @@ def read_weights(workdir: Path) -> dict[str, np.ndarray]:
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+def wait_for_rows(workdir: Path, count: int) -> None:
+  """Waits until stage 1 has logged some steps."""
+  metrics = workdir / "hvs_sd/metrics.jsonl"
+  deadline = time.monotonic() + TIMEOUT_SECONDS
+  while not metrics.exists() or metrics.read_text().count("\n") < count:
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """The run of one process with four devices."""
@@ -136,11 +149,7 @@ def test_two_processes_train_as_one(one: Path, tmp_path: Path):
 
 def test_sigterm_at_one_process_stops_both_and_one_process_goes_on(one: Path, tmp_path: Path):
   processes = start_two(tmp_path)
-  metrics = tmp_path / "hvs_sd/metrics.jsonl"
-  deadline = time.monotonic() + TIMEOUT_SECONDS
-  while not (metrics.exists() and metrics.stat().st_size):
-    assert time.monotonic() < deadline
-    time.sleep(0.1)
+  wait_for_rows(tmp_path, 1)
   processes[1].send_signal(signal.SIGTERM)
   finish(processes, status=143)
   stopped_at = len(read_rows(tmp_path, "hvs_sd"))
@@ -151,3 +160,37 @@ def test_sigterm_at_one_process_stops_both_and_one_process_goes_on(one: Path, tm
   assert f"hvs_sd {stopped_at + 1}/{STEPS}" in printed
   losses, want = ([row["loss"] for row in read_rows(d, "hvs_sd")] for d in (tmp_path, one))
   np.testing.assert_allclose(losses, want, rtol=NEAR_LOSS)
+
+
+@pytest.mark.slow
+def test_slow_process_is_waited_for(one: Path, tmp_path: Path):
+  processes = start_two(tmp_path, "--config.stage=hvs_sd")
+  wait_for_rows(tmp_path, 3)
+  processes[1].send_signal(signal.SIGSTOP)
+  time.sleep(5)  # for what is on its way
+  before = len(read_rows(tmp_path, "hvs_sd"))
+  time.sleep(PAUSE_SECONDS)
+  assert len(read_rows(tmp_path, "hvs_sd")) == before, "nobody goes on alone"
+  processes[1].send_signal(signal.SIGCONT)
+  finish(processes)
+  losses, want = ([row["loss"] for row in read_rows(d, "hvs_sd")] for d in (tmp_path, one))
+  np.testing.assert_allclose(losses, want, rtol=SAME_LOSS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [0, 1])
+def test_others_end_with_a_process_that_dies(one: Path, tmp_path: Path, dies: int):
+  arguments = ("--config.stage=hvs_sd", "--config.checkpoint_every_steps=5")
+  processes = start_two(tmp_path, *arguments)
+  wait_for_rows(tmp_path, 7)
+  processes[dies].kill()
+  killed_at = time.monotonic()
+  other = processes[1 - dies]
+  other.communicate(timeout=TIMEOUT_SECONDS)
+  assert other.returncode not in (0, 143)
+  assert time.monotonic() - killed_at < HEARTBEAT_SECONDS
+  processes[dies].communicate()
+
+  finish(start_two(tmp_path, *arguments))
+  losses, want = ([row["loss"] for row in read_rows(d, "hvs_sd")] for d in (tmp_path, one))
+  np.testing.assert_allclose(losses, want, rtol=SAME_LOSS)
