@@ -93,7 +93,19 @@ class GDN(nnx.Module):
 def _scale_by_energy(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Images:
   """Computes u · (b + u^2 g)^exponent, for the exponents 1/2 and -1/2."""
   energy = jnp.square(inputs) @ gamma + lax.broadcast_to_rank(beta, inputs.ndim)
-  return inputs * (jnp.sqrt(energy) if exponent > 0 else lax.rsqrt(energy))
+  return inputs * (jnp.sqrt(energy) if exponent > 0 else _inverse_root(energy))
+
+
+@jax.custom_jvp
+def _inverse_root(energy: Array) -> Array:
+  return lax.rsqrt(energy)
+
+
+# JAX's own rule would keep the energy beside the root, and divide by it.
+@_inverse_root.defjvp
+def _move_inverse_root(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+  root = _inverse_root(*primals)
+  return root, -0.5 * root**3 * tangents[0]
 
 
 def downsampling_conv(

@@ -189,12 +189,15 @@ def normalize(maps: AnyArray) -> AnyArray:
 
   A NumPy array is overwritten: those of a large image leave no room for a copy.
   """
+  low: Any
+  high: Any
   if isinstance(maps, Array):
     # Else XLA may compute the map twice, rounding differently: no pixel would be an extreme.
-    low, high = _find_extremes(maps := lax.optimization_barrier(maps))
+    maps = lax.optimization_barrier(maps)
+    low, high = _find_extremes(maps)
   else:
     low, high = (find(axis=(-3, -2, -1), keepdims=True) for find in (maps.min, maps.max))
-  contrast: Any = high - low
+  contrast = high - low
   maps -= low
   # Without contrast the divisor is 1, which keeps the gradient finite too.
   maps /= contrast + (contrast == 0).astype(contrast.dtype)
