@@ -1,7 +1,7 @@
 """Estimates JND maps, and computes what HVS-SD leaves of an image.
 
 Images and maps are float in [0, 1], NHWC, RGB, H and W at least 8. All functions are
-pure, and work under `jax.jit`, `jax.grad` (reverse mode only) and `jax.vmap`.
+pure, and work under `jax.jit`, `jax.grad`, `jax.jvp` and `jax.vmap`; models have no `jax.jvp`.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 Images are float32 or float64 in [0, 1], NHWC, RGB. Every metric is called with `distorted,
 reference` and returns one score for each image, [B]; networks and options are keywords. All are
-pure functions: `jax.jit`, `jax.grad` and `jax.vmap` work on them.
+pure functions: `jax.jit`, `jax.grad`, `jax.jvp` and `jax.vmap` work on them.
 
 Three are models of human vision: SSIMULACRA 2, Butteraugli and ColorVideoVDP. Two of them also
 map where a difference is seen: `butteraugli_map` and `cvvdp_map`.

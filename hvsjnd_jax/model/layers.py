@@ -1,13 +1,12 @@
 """Layers of the networks: GDN and the convolutions.
 
 Arrays are float, NHWC; kernels are HWIO. A module computes in the precision of its input, to
-which it casts its parameters. Everything here supports reverse-mode differentiation of any
-order; the custom derivatives do not support forward mode.
+which it casts its parameters. Everything here can be differentiated in forward and reverse mode,
+in any order, but for the parameters of GDN: `lower_bound` has a reverse mode alone.
 """
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.model.extents import Extent, extend_past
+from hvsjnd_jax.ops.linear_maps import bilinear
 from hvsjnd_jax.ops.types import Images
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -35,7 +35,9 @@ def lower_bound(value: Array, minimum: float) -> Array:
   """Computes max(value, minimum) with a gradient that lets a bounded value rise again.
 
   Unlike that of `jnp.maximum`, the gradient also passes below the bound where it is negative,
-  that is, where a descent step would raise the value.
+  that is, where a descent step would raise the value. Such a rule is not linear in the gradient,
+  so it has no forward mode: `jax.jvp` raises a TypeError for tangents of the value. Where the
+  value is constant, as a network's parameters are when its images move, both modes pass by.
 
   Args:
     value: Float array of any shape.
@@ -88,33 +90,24 @@ class GDN(nnx.Module):
     return _scale_by_energy(inputs, gamma.T.astype(dtype), beta.astype(dtype), exponent)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _scale_by_energy(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Images:
   """Computes u · (b + u^2 g)^exponent, for the exponents 1/2 and -1/2."""
-  return _scale_forward(inputs, gamma, beta, exponent)[0]
-
-
-def _scale_forward(inputs: Images, gamma: Array, beta: Array, exponent: float) -> Any:
   energy = jnp.square(inputs) @ gamma + lax.broadcast_to_rank(beta, inputs.ndim)
-  gain = jnp.sqrt(energy) if exponent > 0 else lax.rsqrt(energy)
-  return inputs * gain, (inputs, gamma, gain)
+  return inputs * (jnp.sqrt(energy) if exponent > 0 else _inverse_root(energy))
 
 
-def _scale_backward(exponent: float, saved: Any, gradient: Images) -> Any:
-  # The gain alone is saved: the power of the energy in the derivative is a power of the gain.
-  inputs, gamma, gain = saved
-  slope = exponent * (1 / gain if exponent > 0 else gain**3)
-  energy_gradient = gradient * inputs * slope
-  inputs_gradient = gradient * gain + 2 * inputs * (energy_gradient @ gamma.T)
-  rows = energy_gradient.reshape(-1, gamma.shape[1])
-  gamma_gradient = jnp.square(inputs).reshape(-1, gamma.shape[0]).T @ rows
-  return inputs_gradient, gamma_gradient, rows.sum(axis=0)
+@jax.custom_jvp
+def _inverse_root(energy: Array) -> Array:
+  return lax.rsqrt(energy)
 
 
-_scale_by_energy.defvjp(_scale_forward, _scale_backward)
+# JAX's own rule would keep the energy beside the root, and divide by it.
+@_inverse_root.defjvp
+def _move_inverse_root(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+  root = _inverse_root(*primals)
+  return root, -0.5 * root**3 * tangents[0]
 
 
-@jax.custom_vjp
 def downsampling_conv(
   inputs: Float[Array, "b h w i"], kernel: Float[Array, "5 5 i o"]
 ) -> Float[Array, "b h/2 w/2 o"]:
@@ -124,10 +117,9 @@ def downsampling_conv(
   transpose. XLA's own gradient is an input-dilated convolution, which is slower on a CPU
   (docs/speed.md has both times).
   """
-  return _convolve(inputs, kernel, stride=2, padding=((2, 2), (2, 2)))
+  return _downsample(inputs, kernel)
 
 
-@jax.custom_vjp
 def upsampling_conv(
   inputs: Float[Array, "b h w o"], kernel: Float[Array, "5 5 i o"]
 ) -> Float[Array, "b 2h 2w i"]:
@@ -141,6 +133,14 @@ def upsampling_conv(
 
   Equals PyTorch's ConvTranspose2d(5, stride=2, padding=2, output_padding=1).
   """
+  return _upsample(inputs, kernel)
+
+
+def _convolve_with_stride(inputs: Array, kernel: Array) -> Array:
+  return _convolve(inputs, kernel, stride=2, padding=((2, 2), (2, 2)))
+
+
+def _convolve_phases(inputs: Array, kernel: Array) -> Array:
   b, h, w, _ = inputs.shape
   outputs = kernel.shape[2]
   # Even outputs 2m read taps 4, 2, 0 at inputs m-1, m, m+1; odd outputs 2m+1 read taps
@@ -173,29 +173,18 @@ def _convolve(
   )
 
 
-def _kernel_gradient(large: Array, small: Array, kernel: Array) -> Array:
+def _kernel_gradient(large: Array, small: Array) -> Array:
   """Computes the gradient of <small, downsampling_conv(large, kernel)> for the kernel."""
-
-  def conv(kernel: Array) -> Array:
-    return _convolve(large, kernel, stride=2, padding=((2, 2), (2, 2)))
-
-  return jax.linear_transpose(conv, kernel)(small)[0]
+  kernel = jax.ShapeDtypeStruct((5, 5, large.shape[3], small.shape[3]), large.dtype)
+  return jax.linear_transpose(functools.partial(_convolve_with_stride, large), kernel)(small)[0]
 
 
-downsampling_conv.defvjp(
-  lambda inputs, kernel: (downsampling_conv(inputs, kernel), (inputs, kernel)),
-  lambda saved, gradient: (
-    upsampling_conv(gradient, saved[1]),
-    _kernel_gradient(saved[0], gradient, saved[1]),
-  ),
+_downsample = bilinear(
+  _convolve_with_stride,
+  upsampling_conv,
+  lambda gradient, inputs: _kernel_gradient(inputs, gradient),
 )
-upsampling_conv.defvjp(
-  lambda inputs, kernel: (upsampling_conv(inputs, kernel), (inputs, kernel)),
-  lambda saved, gradient: (
-    downsampling_conv(gradient, saved[1]),
-    _kernel_gradient(gradient, saved[0], saved[1]),
-  ),
-)
+_upsample = bilinear(_convolve_phases, downsampling_conv, _kernel_gradient)
 
 
 def add_bias(outputs: Images, bias: Float[Array, " c"]) -> Images:

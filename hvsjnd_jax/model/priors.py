@@ -189,15 +189,38 @@ def normalize(maps: AnyArray) -> AnyArray:
 
   A NumPy array is overwritten: those of a large image leave no room for a copy.
   """
+  low: Any
+  high: Any
   if isinstance(maps, Array):
     # Else XLA may compute the map twice, rounding differently: no pixel would be an extreme.
     maps = lax.optimization_barrier(maps)
-  low: Any = maps.min(axis=(-3, -2, -1), keepdims=True)
-  contrast: Any = maps.max(axis=(-3, -2, -1), keepdims=True) - low
+    low, high = _find_extremes(maps)
+  else:
+    low, high = (find(axis=(-3, -2, -1), keepdims=True) for find in (maps.min, maps.max))
+  contrast = high - low
   maps -= low
   # Without contrast the divisor is 1, which keeps the gradient finite too.
   maps /= contrast + (contrast == 0).astype(contrast.dtype)
   return maps
+
+
+@jax.custom_jvp
+def _find_extremes(maps: Array) -> tuple[Array, Array]:
+  """Finds the least and the greatest value of each map, [..., 1, 1, 1]."""
+  least, greatest = (find(axis=(-3, -2, -1), keepdims=True) for find in (maps.min, maps.max))
+  return least, greatest
+
+
+# JAX's own rule looks for pixels that equal the extreme. In a derivative XLA may compute the map
+# twice in spite of a barrier, and where no pixel equals the extreme that rule gives NaN.
+@_find_extremes.defjvp
+def _move_extremes(primals: tuple[Array], tangents: tuple[Array]) -> Any:
+  rows, tangent_rows = (a.reshape(*a.shape[:-3], -1) for a in (primals[0], tangents[0]))
+  moves = (
+    jnp.take_along_axis(tangent_rows, find(rows, axis=-1, keepdims=True), axis=-1)
+    for find in (jnp.argmin, jnp.argmax)
+  )
+  return _find_extremes(*primals), tuple(move[..., None, None] for move in moves)
 
 
 def _pad(images: RGBImages) -> RGBImages:

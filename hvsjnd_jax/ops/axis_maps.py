@@ -4,19 +4,17 @@ A map is a matrix [outputs, inputs], made once in NumPy, whose nonzeros lie near
 It is applied tile by tile as small dense products. On a CPU these take a tenth to a thirtieth
 of the time of a convolution with one channel, and they suit a matrix unit.
 
-The map is a primitive of its own, so that its transpose is the same product with the
-transposed matrix: forward mode, reverse mode of any order and `jax.vmap` all work on it.
+The transpose of a map is the same product with the transposed matrix (`linear_maps`).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from hvsjnd_jax.ops.linear_maps import linear
 
 Border = Literal["zero", "renormalize", "symmetric", "reflect"]
 Matrix = Float[np.ndarray, "outputs inputs"]
@@ -47,7 +45,7 @@ class AxisMap:
 
   def __call__(self, arrays: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
     """Applies the map along an axis of `inputs` entries; `outputs` entries take their place."""
-    return _axis_map.bind(arrays, map=self, axis=axis % arrays.ndim)
+    return _axis_map(arrays, map=self, axis=axis % arrays.ndim)
 
   def to_matrix(self) -> Matrix:
     """Returns the matrix, dense."""
@@ -115,24 +113,9 @@ def _apply(arrays: Array, *, map: AxisMap, axis: int) -> Array:
   return jnp.moveaxis(result, -1, axis) if moved else result
 
 
-def _abstract(arrays: Any, *, map: AxisMap, axis: int) -> ShapedArray:
-  return ShapedArray((*arrays.shape[:axis], map.outputs, *arrays.shape[axis + 1 :]), arrays.dtype)
-
-
-def _transpose(cotangent: Any, arrays: Any, *, map: AxisMap, axis: int) -> list[Any]:
-  del arrays
-  if type(cotangent) is ad.Zero:
-    return [cotangent]
-  return [map.transposed(cotangent, axis=axis)]
-
-
-def _batch(arguments: Any, axes: Any, *, map: AxisMap, axis: int) -> tuple[Any, int]:
-  return map(jnp.moveaxis(arguments[0], axes[0], 0), axis=axis + 1), 0
-
-
-_axis_map = Primitive("axis_map")
-_axis_map.def_impl(jax.jit(_apply, static_argnames=("map", "axis")))
-_axis_map.def_abstract_eval(_abstract)
-ad.deflinear2(_axis_map, _transpose)
-batching.primitive_batchers[_axis_map] = _batch
-mlir.register_lowering(_axis_map, mlir.lower_fun(_apply, multiple_results=False))
+_axis_map = linear(
+  _apply,
+  lambda cotangent, *, map, axis: map.transposed(cotangent, axis=axis),
+  static=("map", "axis"),
+  batch=lambda arrays, *, map, axis: map(arrays, axis=axis + 1),
+)

@@ -8,12 +8,12 @@ would round their products.
 import functools
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool
 
+from hvsjnd_jax.ops.linear_maps import linear
 from hvsjnd_jax.ops.types import Planes
 
 Masks = Bool[Array, "n h w"]
@@ -56,27 +56,24 @@ def smooth(planes: Planes, taps: Taps) -> Planes:
   return smooth_valid(pad(planes, len(taps) // 2, "symmetric"), taps)
 
 
-def _smooth_valid(planes: Planes, taps: Taps) -> Planes:
+def smooth_valid(planes: Planes, taps: Taps) -> Planes:
   """Filters along both axes where all taps lie inside; sides lose `len(taps) - 1` pixels."""
+  return _smooth_valid(planes, taps=taps)
+
+
+def _filter_valid(planes: Planes, *, taps: Taps) -> Planes:
   h, w = (side - len(taps) + 1 for side in planes.shape[1:])
   rows = functools.reduce(jnp.add, (tap * planes[:, i : i + h] for i, tap in enumerate(taps)))
   return functools.reduce(jnp.add, (tap * rows[:, :, i : i + w] for i, tap in enumerate(taps)))
 
 
+def _filter_back(cotangent: Planes, *, taps: Taps) -> Planes:
+  return smooth_valid(pad(cotangent, len(taps) - 1, "zero"), taps[::-1])
+
+
 # The transpose is the same filter, reversed, of the padded cotangent. The one that JAX would
 # derive, a sum of padded slices, takes several times as long to run and to compile.
-smooth_valid = jax.custom_vjp(_smooth_valid, nondiff_argnums=(1,))
-
-
-def _smooth_forward(planes: Planes, taps: Taps) -> tuple[Planes, None]:
-  return smooth_valid(planes, taps), None
-
-
-def _smooth_backward(taps: Taps, _: None, cotangent: Planes) -> tuple[Planes]:
-  return (smooth_valid(pad(cotangent, len(taps) - 1, "zero"), taps[::-1]),)
-
-
-smooth_valid.defvjp(_smooth_forward, _smooth_backward)
+_smooth_valid = linear(_filter_valid, _filter_back, static=("taps",))
 
 
 def correlate(planes: Planes, kernel: Kernel, *, border: Border = "symmetric") -> Planes:

@@ -224,24 +224,6 @@ def test_float64_oracle(
   np.testing.assert_allclose(score, oracle(distorted[0], reference[0]), rtol=F64)
 
 
-GRADIENTS = {
-  "ssim": (metrics.ssim, 13),
-  "ssim, wang2004": (functools.partial(metrics.ssim, variant="wang2004"), 13),
-  "ms_ssim": (metrics.ms_ssim, 161),
-  "gmsd": (metrics.gmsd, 13),
-  "fsim": (metrics.fsim, 13),
-}
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("metric", "side"), GRADIENTS.values(), ids=GRADIENTS)
-def test_gradient_by_finite_differences(
-  check_gradient: Callable[..., None], draw_images: Images, metric: Metric, side: int
-):
-  reference, other = (draw_images(1, side, side, seed=seed) for seed in (3, 4))
-  check_gradient(metric, 0.8 * reference + 0.2 * other, reference)
-
-
 def test_fsim_of_one_channel_is_that_of_its_gray_image(draw_images: Images):
   distorted, reference = (draw_images(1, 32, 32, seed=seed)[..., :1] for seed in (1, 2))
   luma_fsim = jax.jit(functools.partial(metrics.fsim, chroma=False))

@@ -73,6 +73,11 @@ def test_lower_bound_lets_gradients_raise_a_bounded_value(
   assert vjp(jnp.float32(gradient))[0] == passed
 
 
+def test_lower_bound_has_no_forward_mode():
+  with pytest.raises(TypeError, match="forward-mode"):
+    jax.jvp(lambda v: lower_bound(v, 1.0), (jnp.ones(()),), (jnp.ones(()),))
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("inverse", [False, True], ids=["gdn", "inverse"])
 def test_gdn_gradients(check_gradient: Callable[..., None], inverse: bool):
@@ -84,8 +89,9 @@ def test_gdn_gradients(check_gradient: Callable[..., None], inverse: bool):
   def first(layer: GDN, x: jax.Array) -> tuple[GDN, jax.Array]:
     return jax.grad(lambda layer, x: jnp.sin(layer(x)).sum(), argnums=(0, 1))(layer, x)
 
-  check_gradient(GDN.__call__, layer, x)
-  check_gradient(first, layer, x)
+  check_gradient(layer, x)
+  check_gradient(GDN.__call__, layer, x, forward=False)
+  check_gradient(first, layer, x, forward=False)
 
 
 def _plain_down(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -168,6 +174,26 @@ def test_conv_gradients_equal_finite_differences(
 ):
   del plain
   check_gradient(conv, *_draw(channels))
+
+
+@pytest.mark.usefixtures("x64")
+@CONVS
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (1, 2)], ids=["x", "kernel", "both"])
+def test_vmap_of_convs_and_gradients(
+  conv: Conv, plain: Conv, channels: Channels, axes: tuple[int | None, int | None]
+):
+  def run(conv: Conv, x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    mapped = jax.vmap(conv, in_axes=axes)
+    gradient = jax.grad(lambda x, k: jnp.sin(mapped(x, k)).sum(), argnums=(0, 1))
+    return [mapped(x, kernel), *gradient(x, kernel)]
+
+  stacks = (
+    array if axis is None else jnp.stack([array, 2 * array, -array], axis=axis)
+    for array, axis in zip(_draw(channels), axes, strict=True)
+  )
+  x, kernel = stacks
+  for got, want in zip(run(conv, x, kernel), run(plain, x, kernel), strict=True):
+    np.testing.assert_allclose(got, want, rtol=0, atol=F64 * float(jnp.abs(want).max()))
 
 
 def test_conv_modules():

@@ -171,4 +171,16 @@ def test_gradients(
   # Off GDN's bound, where the gradient is a rule and not the derivative. An odd side, so
   # through the padding too.
   shifted = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) + 0.01, small_hvs_sd)
-  check_gradient(forward, shifted, draw_images(1, 9, 8))
+  check_gradient(forward, shifted, draw_images(1, 9, 8), forward=False)
+
+
+def test_gradients_through_extremes_are_finite(small_hvs_sd: HVSSD, draw_images: DrawImages):
+  """Where a map is computed twice, rounded differently, no pixel equals its minimum."""
+
+  def total(images: jax.Array) -> jax.Array:
+    seen = priors.compute_priors(small_hvs_sd, images)
+    return (seen.attention + seen.gradient).sum()
+
+  gradient = jax.jit(jax.grad(total))
+  for seed in range(20):
+    assert jnp.isfinite(gradient(draw_images(1, 16, 24, seed=seed))).all()

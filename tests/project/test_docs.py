@@ -56,7 +56,7 @@ SHAPES = {
   "docs/exporting.md": {"jnd": (1, 300, 451, 3)},
   "docs/metrics.md": {"scores": (1,)},
   "docs/speed.md": {"jnd": (1, 300, 451, 3)},
-  "docs/using.md": {"gradient": (1, 300, 451, 3)},
+  "docs/using.md": {"gradient": (1, 300, 451, 3), "curvature": (1, 300, 451, 3)},
   "docs/vision.md": {"quality": (1,), "distance": (1,), "jod": (1,), "where": (1, 176, 176)},
 }
 
