@@ -67,7 +67,7 @@ def build_tiles(paths: Sequence[Path], shape: TileShape, *, root: Path, out: Pat
     written = 0
     for path, tiles in zip(paths, _cut_ahead(paths, shape), strict=True):
       if isinstance(tiles, ImageError):
-        built.errors.append((path, str(tiles)))
+        built.errors.append((path, tiles))
         continue
       built.remarks.extend((path, remark) for remark in tiles.remarks)
       writer.write([pack_tile(tile, str(path.relative_to(root))) for tile in tiles.tiles])

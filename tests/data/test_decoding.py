@@ -116,8 +116,8 @@ def test_compressed_white_is_zero_with_the_high_byte_first(
 ):
   height, width = GRAY16.shape
   body = compress((65535 - GRAY16).astype(">u2").tobytes())
-  entries = (256, width), (257, height), (258, 16), (259, compression), (262, 0), (273, 122)
-  entries += (277, 1), (278, height), (279, len(body))
+  entries = [(256, width), (257, height), (258, 16), (259, compression), (262, 0), (273, 122)]
+  entries += [(277, 1), (278, height), (279, len(body))]
   tags = b"".join(
     struct.pack(">HHI", tag, 4 if tag in (273, 279) else 3, 1)
     + (struct.pack(">I", value) if tag in (273, 279) else struct.pack(">HH", value, 0))
