@@ -4,13 +4,20 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from hvsjnd_jax.cli.command import UsageError
-from hvsjnd_jax.data.images import EXTENSIONS, Picture, find_images, read_picture, read_size
+from hvsjnd_jax.data.images import (
+  EXTENSIONS,
+  ImageError,
+  Picture,
+  find_images,
+  read_picture,
+  read_size,
+)
 from hvsjnd_jax.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from hvsjnd_jax.data.video import Video
 from hvsjnd_jax.model import windows
@@ -58,14 +65,14 @@ def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None)
 
   Raises:
     UsageError: If a path does not exist, or there is no image.
-    VideoError: If a video cannot be read.
   """
   named = list(_expand(paths)) if paths else _locate_samples()
   videos = {path: None for path in named if _is_video(path)}
   files, skipped = find_files([path for path in named if path not in videos], leave_out=leave_out)
   if not files and not videos:
     raise describe_no_image(named)
-  return _add_frames(Photographs(files, skipped=skipped), {path: Video(path) for path in videos})
+  opened = {path: _open_video(path) for path in videos}
+  return _add_frames(Photographs(files, skipped=skipped), opened)
 
 
 def find_files(
@@ -129,21 +136,35 @@ def _is_video(path: Path) -> bool:
   return path.suffix.lower() in VIDEO_EXTENSIONS and os.path.isfile(path)
 
 
-def _add_frames(photographs: Photographs, videos: dict[Path, Video]) -> Photographs:
-  """Adds the videos' frames, called VIDEO/000000 and so on."""
-  if not videos:
+def _open_video(path: Path) -> Video | ImageError:
+  try:
+    return Video(path)
+  except ImageError as error:
+    return error
+
+
+def _add_frames(photographs: Photographs, opened: Mapping[Path, Video | ImageError]) -> Photographs:
+  """Adds the videos' frames, called VIDEO/000000 and so on, and the videos that have none."""
+  if not opened:
     return photographs
-  paths = [path / f"{i:06d}" for path, video in videos.items() for i in range(len(video))]
+  videos = {path: video for path, video in opened.items() if isinstance(video, Video)}
+  errors = {path: error for path, error in opened.items() if isinstance(error, ImageError)}
+  frames = [path / f"{i:06d}" for path, video in videos.items() for i in range(len(video))]
 
   def read(path: Path) -> Picture:
+    if path in errors:
+      raise errors[path]
     video = videos.get(path.parent)
     return photographs.read(path) if video is None else video.read(int(path.name))
 
   def read_size(path: Path) -> tuple[int, int] | None:
+    if path in errors:
+      return None
     video = videos.get(path.parent)
     return photographs.read_size(path) if video is None else video.size
 
-  return Photographs([*photographs.paths, *paths], read, read_size, photographs.skipped)
+  paths = [*photographs.paths, *frames, *errors]
+  return Photographs(paths, read, read_size, photographs.skipped)
 
 
 def _locate_samples() -> list[Path]:

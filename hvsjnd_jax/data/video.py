@@ -8,7 +8,6 @@ from typing import IO
 import numpy as np
 
 from hvsjnd_jax.data.images import ImageError, Picture
-from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 
 EXTENSIONS = frozenset(
@@ -17,10 +16,6 @@ EXTENSIONS = frozenset(
     *(".mpg", ".mts", ".mxf", ".ogv", ".webm", ".wmv", ".y4m"),
   )
 )
-
-
-class VideoError(HVSJNDError):
-  """A video cannot be read. The message says which, and why."""
 
 
 class Video:
@@ -32,7 +27,7 @@ class Video:
     path: The video.
 
   Raises:
-    VideoError: If ffmpeg is not installed, or finds no frames.
+    ImageError: If ffmpeg is not installed, or cannot read it.
   """
 
   def __init__(self, path: Path):
@@ -41,11 +36,9 @@ class Video:
     self._next = 0
     self._length = self._count()
     if not self._length:
-      raise VideoError(f"{path}: ffmpeg finds no frames in it")
+      raise ImageError("ffmpeg finds no frames in it")
     try:
       height, width, _ = self.read(0).pixels.shape
-    except ImageError as error:
-      raise VideoError(f"{path}: {error}") from None
     finally:
       self.close()  # or there would be a process for every video
     self.size = height, width
@@ -58,7 +51,7 @@ class Video:
     if self._process is None or index < self._next:
       self.close()
       self._process = subprocess.Popen(
-        self._command("-c:v", "ppm", "-f", "image2pipe", "pipe:1"),
+        self._command("-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "pipe:1"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -97,15 +90,15 @@ class Video:
     counts = [line for line in done.stdout.splitlines() if line.startswith("frame=")]
     if done.returncode or not counts:
       reason = (done.stderr.strip().splitlines() or ["no frames"])[-1]
-      raise VideoError(f"{self._path}: ffmpeg cannot read it: {reason}")
+      raise ImageError(f"ffmpeg cannot read it: {reason}")
     return int(counts[-1].removeprefix("frame="))
 
   def _command(self, *output: str) -> list[str]:
     program = shutil.which("ffmpeg")
     if program is None:
-      raise VideoError(
-        f"{self._path}: a video, whose frames the ffmpeg program reads, and it is not installed; "
-        "install it (apt install ffmpeg, brew install ffmpeg), or give the frames as images"
+      raise ImageError(
+        "a video, whose frames the ffmpeg program reads, and it is not installed; install it (apt "
+        "install ffmpeg, brew install ffmpeg), or give the frames as images"
       )
     source = ("-i", f"file:{self._path}", "-map", "0:v:0", "-fps_mode", "passthrough")
     return [program, "-nostdin", "-v", "error", *source, *output]

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,13 @@ import pytest
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.photographs import find_photographs
-from hvsjnd_jax.data.video import Video, VideoError
+from hvsjnd_jax.data.video import Video
 from tests.support.evaluating import photos, report, run
 
 __all__ = ["photos", "report", "run"]  # fixtures
+
+# Y'CbCr of 8 bits and limited range has 219 levels of gray.
+FFMPEG_LEVELS = 2
 
 # Five frames of 10x8 pixels, frame i of the value i; says what ffmpeg says.
 FFMPEG = f"""#!{sys.executable}
@@ -99,10 +104,31 @@ def test_video_is_evaluated_and_gone_on_with(report: Callable[..., dict[str, Any
   assert json.loads(whole.splitlines()[1])["height"] == 8
 
 
-def test_damaged_video(video: Path):
-  video.write_bytes(b"nothing")
-  with pytest.raises(VideoError, match="ffmpeg cannot read it: Invalid data found when processing"):
-    Video(video)
+def test_damaged_video_is_named_and_the_others_evaluated(
+  video: Path, report: Callable[..., dict[str, Any]]
+):
+  broken = video.with_name("broken.mp4")
+  broken.write_bytes(b"nothing")
+  result = report("--path", broken, video, status=1)
+  assert len(result["images"]) == 5
+  reason = "ffmpeg cannot read it: Invalid data found when processing input"
+  assert result["errors"] == [{"path": str(broken), "error": reason}]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("depth", ["yuv420p", "yuv420p10le"])
+def test_frames_are_those_that_ffmpeg_wrote(tmp_path: Path, depth: str):
+  """Real ffmpeg, without loss but for its conversion to and from Y'CbCr."""
+  frames = np.repeat(np.arange(40, 220, 20, dtype=np.uint8), 16 * 24 * 3).reshape(-1, 16, 24, 3)
+  clip = tmp_path / "clip.mkv"
+  source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "24x16", "-i", "-")
+  command = ["ffmpeg", "-v", "error", *source, "-c:v", "ffv1", "-pix_fmt", depth, str(clip)]
+  subprocess.run(command, input=frames.tobytes(), check=True)
+  video = Video(clip)
+  assert (len(video), video.size) == (len(frames), (16, 24))
+  for index, frame in enumerate(frames):
+    found = video.read(index).pixels
+    np.testing.assert_allclose(found.astype(int), frame, atol=FFMPEG_LEVELS)
 
 
 def test_video_that_ends_early(video: Path, monkeypatch: pytest.MonkeyPatch, run: Any, capsys: Any):
@@ -119,10 +145,11 @@ def test_report_does_not_replace_the_video(video: Path, run: Any, capsys: Any):
 
 def test_no_ffmpeg(video: Path, monkeypatch: pytest.MonkeyPatch, run: Any, capsys: Any):
   monkeypatch.setenv("PATH", str(video.parent))
-  assert run("--path", video) == 2
+  assert run("--path", video) == 1
   assert capsys.readouterr().err == (
     f"eval: {video}: a video, whose frames the ffmpeg program reads, and it is not installed; "
     "install it (apt install ffmpeg, brew install ffmpeg), or give the frames as images\n"
+    "eval: 1 of 1 files could not be used\n"
   )
 
 
