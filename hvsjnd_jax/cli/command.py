@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,6 @@ import flax
 import jax
 
 import hvsjnd_jax
-from hvsjnd_jax.data.formats import ImageError
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.devices import explain_missing_device
 
@@ -137,11 +136,11 @@ def report_error(command: str, subject: object, error: object) -> None:
   tqdm.write(f"{command}: {subject}: {error}", file=sys.stderr)
 
 
-def advise_packages(command: str, errors: Iterable[object]) -> None:
-  """Says once what to install, if images could not be read for want of it."""
-  packages = sorted({e.package for e in errors if isinstance(e, ImageError) and e.package})
-  if packages:
-    report_error(command, "some formats need packages", f"pip install {' '.join(packages)}")
+def advise_packages(command: str, packages: set[str | None]) -> None:
+  """Says once what to install, if images could not be read for want of it; None is nothing."""
+  wanted = sorted(package for package in packages if package)
+  if wanted:
+    report_error(command, "some formats need packages", f"pip install {' '.join(wanted)}")
 
 
 def _say(name: str, reason: object) -> None:

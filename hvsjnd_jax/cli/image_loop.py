@@ -68,8 +68,8 @@ def computing(
     An iterator over the paths and their outcomes.
   """
   check = partial(_check_size, plan=_plan_memory(memory), smallest_px=smallest_px)
-
-  errors: list[HVSJNDError] = []
+  # Not the errors: they would keep what they were raised from, and the images with it.
+  packages: set[str | None] = set()
 
   def read(path: Path) -> Picture:
     size = photographs.read_size(path)
@@ -89,12 +89,12 @@ def computing(
         return picture, compute(picture)
     except HVSJNDError as error:
       report_error(command, path, error)
-      errors.append(error)
+      packages.add(error.package if isinstance(error, ImageError) else None)
       return error
 
   with read_ahead(photographs.paths, read) as images:
     yield ((path, compute_one(path, picture)) for path, picture in images)
-  advise_packages(command, errors)
+  advise_packages(command, packages)
 
 
 class _MemoryPlan(NamedTuple):

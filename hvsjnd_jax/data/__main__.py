@@ -112,7 +112,7 @@ def _build(args: argparse.Namespace) -> int:
     errors, remarks = build_tiles(paths, shape, root=images, out=out)
   for path, reason in [*errors, *remarks]:
     report_error("data", path, reason)
-  advise_packages("data", (error for _, error in errors))
+  advise_packages("data", {error.package for _, error in errors})
   if len(errors) == len(paths):
     raise DataError(f"no image under {images} can be read")
   tiles = "" if args.tiles is None else f" as {args.tiles} tiles each"

@@ -84,6 +84,10 @@ class ImageError(HVSJNDError):
     super().__init__(reason)
     self.package = package
 
+  def detach(self) -> "ImageError":
+    """Returns it without what it was raised from, which would keep the picture in memory."""
+    return ImageError(str(self), package=self.package)
+
 
 # The most pixels that a picture may have; None for Pillow's limit, 179 million.
 _most_pixels: int | None = None

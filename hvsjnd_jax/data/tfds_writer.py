@@ -73,7 +73,7 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
       try:
         picture = read_picture(path)
       except ImageError as error:
-        self.errors.append((path, error))
+        self.errors.append((path, error.detach()))
         continue
       self.remarks += ((path, remark) for remark in picture.remarks)
       png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow to do it

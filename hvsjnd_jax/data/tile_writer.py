@@ -102,7 +102,7 @@ def _read_tiles(path: Path, index: int, shape: TileShape) -> _Tiles | ImageError
   try:
     picture = read_picture(path)
   except ImageError as error:
-    return error
+    return error.detach()
   return _cut_tiles(picture, shape, np.random.default_rng(index))
 
 
