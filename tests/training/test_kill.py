@@ -148,7 +148,7 @@ def assert_same_run(workdir: Path, other: Path, stage: Stage) -> None:
     assert leaf.tobytes() == want[name].tobytes(), name
 
 
-@pytest.mark.parametrize("kills_of_a_stage", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills_of_a_stage", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_run_killed_again_and_again_ends_as_the_straight_one(
   straight: Path, cache: Path, tmp_path: Path, kills_of_a_stage: int
 ):

@@ -199,6 +199,7 @@ def test_objective_without_hvs_sd(fast_model: JNDModel, draw_images: DrawImages)
   np.testing.assert_allclose(total, 0.05 * terms["departure"], rtol=SUM)
 
 
+@pytest.mark.slow
 def test_released_objective(
   model: JNDModel, vgg16: VGG16, classifier: ResNet34, draw_images: DrawImages
 ):
@@ -248,6 +249,7 @@ def test_released_objective(
     np.testing.assert_allclose(terms[name], value[0], rtol=1e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_quality_of_pixels(model: JNDModel, draw_images: DrawImages):
   """The distorted image itself is compared, not what the perceptual domain makes of it."""
   images, keys = draw_images(1, 168, 168), draw_keys(0)

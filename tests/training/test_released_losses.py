@@ -93,7 +93,10 @@ def run_aic(vgg16: VGG16) -> RunAIC:
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=[pytest.mark.slow] * (name != "coffee_176_noise")) for name in PAIRS],
+)
 def test_aic_is_the_published_code_s(name: str):
   golden = read_pair(name)
   vgg16 = build("vgg16", int(golden["weights_seed"]))

@@ -39,6 +39,7 @@ def test_cost_on_the_devices_at_hand():
   assert 1 < cost.flops / (3 * forward) < 1.4
 
 
+@pytest.mark.slow
 def test_networks_of_aic_are_inputs_of_the_step():
   """And no constants of its program."""
   config = TrainConfig(jnd=paper_config(batch_size=1, crop_px=168))

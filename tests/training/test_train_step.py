@@ -94,7 +94,10 @@ SAME_TERM = 2e-6
 SAME_GRADIENT: dict[Stage, float] = {"hvs_sd": 3e-5, "jnd": 2e-4}
 
 
-@pytest.mark.parametrize(("stage", "parts"), [("hvs_sd", 2), ("hvs_sd", 4), ("jnd", 2)])
+@pytest.mark.parametrize(
+  ("stage", "parts"),
+  [("hvs_sd", 2), ("hvs_sd", 4), pytest.param("jnd", 2, marks=pytest.mark.slow)],
+)
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(stage: Stage, parts: int):
   state, terms = run_once(stage)
   state_of_parts, terms_of_parts = run_once(stage, accumulation_steps=parts)
@@ -127,6 +130,10 @@ def test_bfloat16_is_near_float32(stage: Stage):
     assert leaf.dtype in (jnp.float32, jnp.int32), "int32: Adam's count of steps"
 
 
+# XLA's, and those of `layers`, which are primitives of their own.
+CONVOLUTIONS = "conv_general_dilated|convolve_with_stride|convolve_phases"
+
+
 @pytest.mark.parametrize("stage", ["hvs_sd", "jnd"])
 def test_bfloat16_is_what_layers_compute_in(stage: Stage):
   def convolutions(compute_dtype: Any) -> list[str]:
@@ -134,7 +141,7 @@ def test_bfloat16_is_what_layers_compute_in(stage: Stage):
     config.compute_dtype = compute_dtype
     run = Run(config, stage)
     printed = str(jax.make_jaxpr(run.step)(*run.arguments()))
-    return re.findall(r"(\w+)\[[\d,]+\] = conv_general_dilated", printed)
+    return re.findall(rf"(\w+)\[[\d,]+\] = (?:{CONVOLUTIONS})", printed)
 
   plain, near = convolutions("float32"), convolutions("bfloat16")
   assert set(plain) == {"f32"}
