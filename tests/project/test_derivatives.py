@@ -31,6 +31,7 @@ class Case(NamedTuple):
   side: int
   images: int = 2
   network: str = ""  # the fixture that is its first argument, or the keyword vgg16
+  rounding: float = 0  # of a value, in float64
 
 
 def use(function: Function, network: str, **options: Any) -> Case:
@@ -63,7 +64,8 @@ CASES = {
   ),
   "butteraugli_map": Case(metrics.butteraugli_map, 13),
   "cvvdp_map": Case(metrics.cvvdp_map, 13),
-  "vision_losses": Case(vision_losses, 13),
+  # The sum of three models' logarithms is long: 1.3e-6 was measured without an allowance.
+  "vision_losses": Case(vision_losses, 13, rounding=3e-14),
 }
 
 # They take long to compile. A quick case has the same parts, or a quick test in the file of the
@@ -105,7 +107,7 @@ def test_both_modes_equal_finite_differences(
   name: str, prepare: Callable[..., Any], check_gradient: Callable[..., None]
 ):
   function, images = prepare(CASES[name])
-  check_gradient(function, *images)
+  check_gradient(function, *images, rounding=CASES[name].rounding)
 
 
 @pytest.mark.usefixtures("x64")
