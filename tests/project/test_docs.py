@@ -28,6 +28,8 @@ PAGES = (
   *sorted(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")),
   *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast", "paper")),
 )
+# Those that compile all models of vision: minutes together.
+SLOW_PAGES = ("docs/comparing.md", "docs/vision.md", "hvsjnd_jax/assets/default/README.md")
 SIDE_PX = 176  # of the photographs: MS-SSIM needs at least 161
 
 # What the commands find in the folder: photographs, and checkpoints of each network.
@@ -156,7 +158,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
   return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if read_blocks(page)])
+@pytest.mark.parametrize(
+  "page",
+  [
+    pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW_PAGES))
+    for page in PAGES
+    if read_blocks(page)
+  ],
+)
 def test_page_runs(page: str, folder: Path):
   blocks = [block for block in read_blocks(page) if not block.reason]
   words = {word for block in blocks for word in block.text.split()}

@@ -147,6 +147,7 @@ def test_two_processes_train_as_one(one: Path, tmp_path: Path):
     np.testing.assert_allclose(weights[name], want, rtol=0, atol=SAME_WEIGHTS, err_msg=name)
 
 
+@pytest.mark.slow
 def test_sigterm_at_one_process_stops_both_and_one_process_goes_on(one: Path, tmp_path: Path):
   processes = start_two(tmp_path)
   wait_for_rows(tmp_path, 1)
