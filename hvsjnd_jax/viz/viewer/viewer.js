@@ -129,9 +129,17 @@
     return card;
   }
 
+  // Cards are made as the gallery's end comes near.
+  const end = new IntersectionObserver((entries) => {
+    if (entries.at(-1).isIntersecting) makeMore();
+  }, { rootMargin: "800px" });
+
   function makeMore() {
     $("cards").append(...state.order.slice(made, made + BATCH).map(makeCard));
     made = Math.min(made + BATCH, state.order.length);
+    // An observer tells of changes alone, and the end may be as near as before.
+    end.unobserve($("count"));
+    if (made < state.order.length) end.observe($("count"));
   }
 
   function drawGallery() {
@@ -620,9 +628,6 @@
   $("slide").max = setting.values.length - 1;
 
   drawGallery();
-  new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) makeMore();
-  }, { rootMargin: "800px" }).observe($("count"));
   window.addEventListener("hashchange", route);
   new ResizeObserver(place).observe($("stage"));
   route();
