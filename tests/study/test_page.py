@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax.data.images import Picture, read_image
+from hvsjnd_jax.evaluation.estimators import Maps
 from hvsjnd_jax.study.__main__ import main
 from hvsjnd_jax.study.design import Design, Timing, identify
 from hvsjnd_jax.study.pages import StudyPage, draw_pictures
@@ -345,8 +346,8 @@ def test_pictures_are_those_of_eval():
   """The map and the signs are the whole image's; the crop comes last."""
   pixels = np.random.default_rng(1).integers(0, 256, (30, 50, 3)).astype(np.uint8)
 
-  def estimator(pixels: np.ndarray) -> np.ndarray:
-    return np.linspace(0, 0.05, pixels.size, dtype=np.float32).reshape(pixels.shape)
+  def estimator(pixels: np.ndarray) -> Maps:
+    return Maps(np.linspace(0, 0.05, pixels.size, dtype=np.float32).reshape(pixels.shape))
 
   options: Any = {"estimators": {"m": estimator}, "lmbdas": [1.0, 3.0], "seed": 5}
   whole, ((weak, strong),) = draw_pictures(Picture(pixels), crop_px=64, **options)

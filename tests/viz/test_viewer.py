@@ -353,6 +353,46 @@ def test_any_two_models_blink_with_either_signs(open_page: Open, folder: Path):
   assert page.locator("#failed").text_content() == f"not there: {MODELS[2]}"
 
 
+def test_map_is_that_of_the_model_and_the_signs_in_view(open_page: Open, folder: Path):
+  page = open_page(folder / "comparison/index.html", image=0)
+  assert page.locator("#overlay option").all_text_contents() == [
+    *("none", "JND map, brightened", "attention, blue to red", "Butteraugli, 0 to 4"),
+  ]
+  page.locator("#a").select_option(MODELS[1])
+  page.locator("#b").select_option(MODELS[2])
+  page.locator("#overlay").select_option("JND map, brightened")
+  page.locator("#opacity").fill("100")
+  page.locator("#stage").focus()
+
+  def check(levels: tuple[int, int]) -> None:
+    for level in levels:
+      assert (look(page) == level).all()
+      page.keyboard.press(" ")
+
+  check((11, 12))
+  page.locator("#choose").select_option("own")
+  page.locator("#stage").focus()
+  check((11, 12))  # the map is of the image, not of the noise
+  page.locator("#overlay").select_option("Butteraugli, 0 to 4")
+  page.locator("#stage").focus()
+  check((121, 122))
+  page.keyboard.press("s")
+  parts = look(page)
+  assert (parts[:, 0] == 121).all()
+  assert (parts[:, -1] == 122).all()
+  page.keyboard.press("s")
+  page.locator("#a").select_option("original")
+  page.locator("#stage").focus()
+  check((122, 122))  # over the original lies the map of what it is compared with
+  page.locator("#overlay").select_option("attention, blue to red")
+  look(page)
+  assert page.locator("#failed").text_content() == "not there: attention, blue to red"
+  page.locator("#b").select_option(MODELS[0])
+  page.locator("#stage").focus()
+  check((50, 50))
+  assert page.locator("#failed").is_hidden()
+
+
 def test_names_are_text_and_nothing_else(open_page: Open, tmp_path: Path):
   write_evaluation(tmp_path, [Path(f"photos/{name}.png") for name in HOSTILE])
   page = open_page(tmp_path / "index.html")
