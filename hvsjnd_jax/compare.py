@@ -23,7 +23,9 @@ The scores are SSIM, MS-SSIM, GMSD, FSIM, and those of three models of human vis
 
 The sheet shows crops of four images, where the models' noise differs most in strength, beside
 every model's copy, of the first table. --save writes all images and every model's copies, of the
-first two tables, to a folder, and index.html: a page to blink between any two of them.
+first two tables, to a folder, and index.html: a page to blink between any two of them, and to lay
+each model's maps over them: its JND map, its attention where it has HVS-SD, and where Butteraugli
+and ColorVideoVDP see its noise. --outputs chooses among these.
 
 Exit status: 0 when every model was scored on every image; 1 when one could not be, or an image
 was too small for a metric; 2 when the command could not start or write its results; 130 when
@@ -47,8 +49,15 @@ from hvsjnd_jax.cli.options import (
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
 from hvsjnd_jax.cli.pages import check_page, describe_comparison, write_page
 from hvsjnd_jax.cli.photographs import Photographs, find_photographs, plan_window
-from hvsjnd_jax.cli.saved_comparison import SAVED, list_names, save_comparison
-from hvsjnd_jax.cli.saved_images import make_stems
+from hvsjnd_jax.cli.saved_comparison import (
+  OUTPUTS,
+  SAVED,
+  choose_outputs,
+  find_maps,
+  list_names,
+  save_comparison,
+)
+from hvsjnd_jax.cli.saved_images import find_mapped, has_page, make_stems, parse_outputs
 from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.evaluation import comparison, comparison_sheet, scores, tables
 from hvsjnd_jax.evaluation.comparison import CASES, Case, Summary
@@ -56,10 +65,12 @@ from hvsjnd_jax.evaluation.comparison_sheet import Crop
 from hvsjnd_jax.evaluation.estimators import (
   Estimator,
   describe_estimator,
+  has_attention,
   list_estimators,
   load_estimator,
 )
 from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ScoreTable
+from hvsjnd_jax.evaluation.vision_maps import MAP_BYTES_PER_PIXEL
 from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -67,8 +78,8 @@ from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 # The host's memory for each of the image's pixels, without the metrics' and the window's own.
 _BYTES_PER_PIXEL = 135
 
-# With --save, for each model's copy with signs of each channel's own.
-_BYTES_PER_COPY = 3
+# With --save, for each picture of a model, but for its copies with shared signs.
+_BYTES_PER_PICTURE = 3
 
 _HEADS: dict[Case, str] = {
   "channels": "{:g} dB in each of R, G and B; one sign a pixel for all channels",
@@ -106,9 +117,20 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--save",
     type=Path,
     metavar="DIR",
-    help="write all images and noisy copies to this folder, and index.html, a page to look at them",
+    help="write all images, noisy copies and maps to this folder, and index.html, a page to look "
+    "at them",
   )
-  return parser.parse_args(argv)
+  parser.add_argument(
+    "--outputs",
+    type=partial(parse_outputs, known=OUTPUTS),
+    metavar="O,O",
+    help=f"with --save: what to write: {', '.join(OUTPUTS)} (default: all but cvvdp_fhd.png); the "
+    "page needs original.png and distorted.png",
+  )
+  args = parser.parse_args(argv)
+  if args.outputs is not None and args.save is None:
+    parser.error("--outputs needs --save DIR")
+  return args
 
 
 def _parse_sheet(text: str) -> Path:
@@ -138,6 +160,8 @@ def _run(args: argparse.Namespace) -> int:
   estimators = {name: load_estimator(name, window) for name in names}
   check_output("--json", args.json, inputs=photographs.paths)
   check_output("--sheet", args.sheet, inputs=photographs.paths)
+  if args.save is not None:
+    args.outputs = choose_outputs(args.outputs, names)
   stems = _make_stems(args, photographs, names)
 
   results = _compare_all(args, photographs, estimators, window, stems)
@@ -169,10 +193,14 @@ def _run(args: argparse.Namespace) -> int:
       "skipped": list(map(str, photographs.skipped)),
     }
     write_json(args.json, report)
-  if args.save is not None:
+  if args.save is not None and has_page(args.outputs):
     images = {path: (stems[path], *size) for path, size in results.sizes.items()}
     options = {"psnr_db": args.psnr, "seed": args.seed}
-    write_page(args.save, describe_comparison(args.save, names, images, measured, **options))
+    attentive = [name for name in names if has_attention(name)]
+    page = describe_comparison(
+      args.save, names, args.outputs, attentive, images, measured, **options
+    )
+    write_page(args.save, page)
   if args.sheet is not None:
     _write_sheet(args.sheet, results.crops)
   return 1 if results.errors or too_small else 0
@@ -186,8 +214,9 @@ def _make_stems(
     return {}
   if args.save == STDOUT:
     check_output("--save", args.save)
-  stems = make_stems(photographs.paths, args.save, list_names(names))
-  check_page(args.save, inputs=photographs.paths)
+  stems = make_stems(photographs.paths, args.save, list_names(names, args.outputs))
+  if has_page(args.outputs):
+    check_page(args.save, inputs=photographs.paths)
   return stems
 
 
@@ -199,13 +228,16 @@ def _compare_all(
   stems: dict[Path, Path],
 ) -> _Results:
   """Compares the models on each image, saves the copies, and prints what fails."""
-  kept = SAVED if stems else SAVED[:1]
   compute = partial(
-    comparison.compare, estimators=estimators, psnr_db=args.psnr, seed=args.seed, kept=kept
+    comparison.compare,
+    estimators=estimators,
+    psnr_db=args.psnr,
+    seed=args.seed,
+    kept=SAVED if stems else SAVED[:1],
+    drawn=find_maps(args.outputs or ()),
   )
   results = _Results()
-  host = _BYTES_PER_PIXEL + _BYTES_PER_COPY * len(estimators) * (len(kept) - 1)
-  memory = Memory(host, scores.bytes_per_pixel(comparison.SCORED), window)
+  memory = _plan_memory(args, len(estimators), window)
   with computing("compare", photographs, compute, memory=memory) as outcomes:
     for path, outcome in outcomes:
       if isinstance(outcome, HVSJNDError):
@@ -220,11 +252,20 @@ def _compare_all(
         report_error("compare", f"{path}, {model}", error)
         results.errors.append({"path": str(path), "model": model, "error": error})
       if stems:
-        save_comparison(stems[path], list(estimators), picture.pixels, compared)
+        save_comparison(stems[path], list(estimators), args.outputs, picture.pixels, compared)
       if args.sheet is not None and compared.noisy["channels"].keys() == estimators.keys():
         crop = comparison_sheet.crop(path.name, picture.pixels, compared)
         results.crops = comparison_sheet.select_crops([*results.crops, crop])
   return results
+
+
+def _plan_memory(args: argparse.Namespace, models: int, window: Window) -> Memory:
+  outputs = args.outputs or ()
+  mapped = len(find_mapped(outputs))
+  own = len(find_maps(outputs)) - mapped
+  pictures = len(SAVED) - 1 + own + mapped * len(SAVED) if outputs else 0
+  whole = max(scores.bytes_per_pixel(comparison.SCORED), MAP_BYTES_PER_PIXEL if mapped else 0)
+  return Memory(_BYTES_PER_PIXEL + _BYTES_PER_PICTURE * models * pictures, whole, window)
 
 
 def _print_tables(

@@ -12,6 +12,7 @@ from hvsjnd_jax.calibrate import _tabulate_quartiles, main
 from hvsjnd_jax.data.images import Picture, to_uint8
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.calibration import THRESHOLDS, calibrate, find_quartiles
+from hvsjnd_jax.evaluation.estimators import Maps
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
 
@@ -26,7 +27,7 @@ def pixels() -> Pixels:
 
 def test_scores_are_of_the_saved_picture(pixels: Pixels):
   jnd = np.random.default_rng(1).uniform(0, 0.01, pixels.shape).astype(np.float32)
-  found = calibrate(Picture(pixels), lambda pixels: jnd, lmbdas=[2, 20], seed=3)
+  found = calibrate(Picture(pixels), lambda pixels: Maps(jnd), lmbdas=[2, 20], seed=3)
   assert list(found.scores) == ["2", "20"]
   image = pixels.astype(np.float32)[None] / 255
   noisy = inject(image, jnd[None], draw_signs(pixels, seed=3), lmbda=20)
@@ -83,7 +84,7 @@ def test_command(
 
 
 def test_noise_that_is_never_noticed(pixels: Pixels):
-  zero = calibrate(Picture(pixels), lambda pixels: np.zeros(pixels.shape), lmbdas=[1], seed=0)
+  zero = calibrate(Picture(pixels), lambda pixels: Maps(np.zeros(pixels.shape)), lmbdas=[1], seed=0)
   assert zero.noticeable == dict.fromkeys(THRESHOLDS)
   quartiles = {name: find_quartiles([None]) for name in THRESHOLDS}
   for line in _tabulate_quartiles(quartiles).splitlines()[1:]:

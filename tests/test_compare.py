@@ -17,7 +17,10 @@ from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.compare import main
 from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.estimator import estimate
+from hvsjnd_jax.evaluation.vision_maps import VISION_MODELS, draw_map
+from hvsjnd_jax.metrics import butteraugli_map
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.viz.sheets import visible_jnd
 from tests.support.comparisons import SIZE, add, pixels
 from tests.support.pages import find_data, read_page
 
@@ -138,6 +141,46 @@ def test_page_shows_every_model_with_either_signs(run: Callable[..., int], photo
         assert psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
 
 
+def test_page_has_every_model_s_maps(
+  run: Callable[..., int], photos: Path, tmp_path: Path, model: JNDModel
+):
+  weights.save(tmp_path / "w", model, provenance={})
+  options = ("--save", "out", "--outputs", "jnd.png,attention.png,butteraugli.png,original.png")
+  path = photos / "a.png"
+  assert run("--path", path, *options, models="w,bright") == 1  # ms_ssim
+  assert not Path("out/index.html").exists(), "there are no copies to look at"
+  assert sorted(file.name for file in Path("out").iterdir()) == [
+    *("a_bright@butteraugli@own.png", "a_bright@butteraugli@shared.png", "a_bright@jnd.png"),
+    *("a_original.png", "a_w@attention.png"),
+    *("a_w@butteraugli@own.png", "a_w@butteraugli@shared.png", "a_w@jnd.png"),
+  ]
+  assert run("--path", path, *options[:3], f"{options[3]},distorted.png", models="w,bright") == 1
+  page = read_page("out/index.html")
+  assert page["overlays"] == [
+    {
+      "name": "JND map, brightened",
+      "files": [["w@jnd.png"] * 2, ["bright@jnd.png"] * 2],
+    },
+    {"name": "attention, blue to red", "files": [["w@attention.png"] * 2, None]},
+    {
+      "name": "Butteraugli, 0 to 4",
+      "files": [
+        [f"{name}@butteraugli@{signs}.png" for signs in ("shared", "own")]
+        for name in ("w", "bright")
+      ],
+    },
+  ]
+  original = read_image(path).astype(np.float32) / 255
+  jnd = original * np.asarray((0.1, 0.05, 0.02), np.float32) + 0.001
+  np.testing.assert_array_equal(read_image(Path("out/a_bright@jnd.png")), visible_jnd(jnd)[0])
+  copy = read_image(Path("out/a_bright@own.png")).astype(np.float32) / 255
+  values = np.asarray(butteraugli_map(copy[None], original[None])[0])
+  drawn = draw_map(VISION_MODELS["butteraugli_max"], values)
+  shown = read_image(Path("out/a_bright@butteraugli@own.png"))
+  # One rounding step of the colours, as the map is compiled in another way.
+  np.testing.assert_allclose(shown.astype(int), drawn.astype(int), atol=1)
+
+
 def test_failures_are_named_and_the_rest_goes_on(
   run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -194,6 +237,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
   "folder without weights": (("--models", "photos"), "photos/manifest.json: No such file"),
   "no such path": (("--path", "nowhere"), "no such file or folder: nowhere"),
   "json to a folder": (("--path", "photos", "--json", "photos"), "--json photos: a folder"),
+  "attention without HVS-SD": (
+    ("--path", "photos", "--save", "out", "--outputs", "attention.png"),
+    "--outputs attention.png: no model has HVS-SD, and so none has attention",
+  ),
   "sheet over an image": (
     ("--path", "photos", "--sheet", "photos/a.png"),
     "--sheet photos/a.png: one of the images; choose another file",

@@ -1,13 +1,13 @@
 """The pages that `eval --save` and `compare --save` write: index.html, beside the pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.jsonl import Record, Settings
 from hvsjnd_jax.cli.outputs import check_output, writing
-from hvsjnd_jax.cli.saved_comparison import SAVED, name_copies
+from hvsjnd_jax.cli.saved_comparison import SAVED, name_pictures
 from hvsjnd_jax.cli.saved_images import (
   ATTENTION,
   DISTORTED,
@@ -23,7 +23,16 @@ from hvsjnd_jax.evaluation.comparison import CASES, Case
 from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ImageScores, ScoreTable, list_scores
 from hvsjnd_jax.evaluation.tables import DIGITS
 from hvsjnd_jax.metrics import METRICS
-from hvsjnd_jax.viz.viewer.page import MARK, Entry, Layer, Page, Score, Setting, draw_page
+from hvsjnd_jax.viz.viewer.page import (
+  MARK,
+  Entry,
+  Layer,
+  Overlay,
+  Page,
+  Score,
+  Setting,
+  draw_page,
+)
 
 _PAGE = "index.html"
 
@@ -112,17 +121,19 @@ def describe_evaluation(
     noise = f"Noise of {target:g} dB"
     scores = [*scores, "lmbda"]
 
-  def make_layer(output: str, name: str) -> Layer:
-    return Layer(name, [name_output(output, lmbda) for lmbda in (None, *lmbdas[1:])])
+  def name_files(output: str) -> list[str]:
+    return [name_output(output, lmbda) for lmbda in (None, *lmbdas[1:])]
 
   return Page(
     title=f"Just-noticeable differences: {model}",
     facts=f"{noise}, scaled by the JND map of the model {model}; seed {settings['seed']}.",
     original=ORIGINAL,
     thumbnail=THUMBNAIL,
-    copies=[make_layer(DISTORTED, "distorted")],
+    copies=[Layer("distorted", name_files(DISTORTED))],
     overlays=[
-      make_layer(name, title) for name, title in _OVERLAYS.items() if name in settings["outputs"]
+      Overlay(title, [name_files(name)])
+      for name, title in _OVERLAYS.items()
+      if name in settings["outputs"]
     ],
     setting=setting,
     scores=[_describe_score(name) for name in scores],
@@ -141,6 +152,8 @@ def describe_evaluation(
 def describe_comparison(
   folder: Path,
   models: Sequence[str],
+  outputs: Sequence[str],
+  attentive: Collection[str],
   images: Mapping[Path, tuple[Path, int, int]],
   scores: Mapping[Case, Sequence[ScoreTable]],
   *,
@@ -152,6 +165,8 @@ def describe_comparison(
   Args:
     folder: Where the pictures are.
     models: The models' names, in order.
+    outputs: What was written of each image.
+    attentive: The models that have attention.
     images: By path: the stem of its pictures, and its height and width.
     scores: The models' scores on each image.
     psnr_db: The PSNR of the noise.
@@ -163,8 +178,18 @@ def describe_comparison(
     f"The channels of a pixel share one sign, or each has its own; seed {seed}.",
     original=ORIGINAL,
     thumbnail=THUMBNAIL,
-    copies=[Layer(model, files) for model, files in name_copies(models).items()],
-    overlays=[],
+    copies=[Layer(model, files) for model, files in name_pictures(models).items()],
+    overlays=[
+      Overlay(
+        title,
+        [
+          files if name != ATTENTION or model in attentive else None
+          for model, files in name_pictures(models, name).items()
+        ],
+      )
+      for name, title in _OVERLAYS.items()
+      if name in outputs
+    ],
     setting=Setting("Signs", [CASES[case].signs for case in SAVED], "choice"),
     scores=[_describe_score(name) for name in _COMPARED],
     entries=[

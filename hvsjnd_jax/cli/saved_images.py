@@ -49,18 +49,20 @@ _OF_NOISE = (DISTORTED, *VISION_MAPS, "sheet.png")
 THUMBNAIL = "thumbnail.jpg"
 
 
-def parse_outputs(text: str) -> tuple[str, ...]:
+def parse_outputs(text: str, *, known: Sequence[str] = OUTPUTS) -> tuple[str, ...]:
   """Parses names of outputs, separated by commas, as the type of an option.
+
+  Args:
+    text: The names.
+    known: Those that the command writes.
 
   Raises:
     ArgumentTypeError: If one is unknown; the message lists those that are known.
   """
   names = {name.strip() for name in text.split(",")}
-  if unknown := names - set(OUTPUTS):
-    raise argparse.ArgumentTypeError(
-      f"unknown output {min(unknown)!r}; known: {', '.join(OUTPUTS)}"
-    )
-  return tuple(name for name in OUTPUTS if name in names)
+  if unknown := names - set(known):
+    raise argparse.ArgumentTypeError(f"unknown output {min(unknown)!r}; known: {', '.join(known)}")
+  return tuple(name for name in known if name in names)
 
 
 def choose_outputs(

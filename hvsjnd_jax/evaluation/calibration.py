@@ -83,7 +83,7 @@ def calibrate(
     seed: The seed of the noise's signs.
   """
   pixels = picture.pixels
-  image, jnd = to_unit(pixels[None]), estimator(picture.finest)[None]
+  image, jnd = to_unit(pixels[None]), estimator(picture.finest).jnd[None]
   signs = draw_signs(pixels, seed=seed)
 
   def score(lmbda: float, metrics: Sequence[str] = comparison.SCORED) -> ImageScores:

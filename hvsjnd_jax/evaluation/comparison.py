@@ -11,17 +11,20 @@ channel has its own signs, this gains nothing. So a map is better only where bot
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 from hvsjnd_jax.data.images import Picture
-from hvsjnd_jax.evaluation import scores
-from hvsjnd_jax.evaluation.estimators import Estimator
+from hvsjnd_jax.evaluation import scores, vision_maps
+from hvsjnd_jax.evaluation.estimators import Estimator, Maps
 from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable
 from hvsjnd_jax.evaluation.tables import BETTER
+from hvsjnd_jax.evaluation.vision_maps import VISION_MODELS
 from hvsjnd_jax.noise import SignProtocol, draw_signs
 from hvsjnd_jax.noise_scale import UnreachableError, scale_to_psnr
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.viz import sheets
 
 Case = Literal["channels", "channels_own", "total"]
 
@@ -55,11 +58,13 @@ class Comparison(NamedTuple):
     scores: By case and model; a model that failed is left out.
     noisy: The pictures by case and model, of those cases that were to be kept.
     errors: The model and the reason of each failure.
+    maps: Pictures of the maps that were to be drawn, by the same cases and models and by name.
   """
 
   scores: dict[Case, ScoreTable]
   noisy: dict[Case, dict[str, Pixels]]
   errors: list[tuple[str, str]]
+  maps: Mapping[Case, dict[str, dict[str, Pixels]]] = MappingProxyType({})
 
 
 def compare(
@@ -69,28 +74,34 @@ def compare(
   psnr_db: float,
   seed: int,
   kept: Sequence[Case] = ("channels",),
+  drawn: Sequence[str] = (),
 ) -> Comparison:
   """Adds every model's noise to an image of 8 bits, and scores it.
 
   Args:
     picture: The image. Its maps are drawn from 16 bits where it has them.
-    estimators: What draws each model's JND map, by the model's name.
+    estimators: What draws each model's maps, by the model's name.
     psnr_db: The PSNR of the noise, in all cases.
     seed: The seed of the noise's signs.
     kept: The cases whose pictures are returned.
+    drawn: The maps whose pictures are returned, in these cases: "jnd", "attention" of models that
+      have it, and of the noise, those of the `VISION_MODELS` that the image is large enough for.
   """
   pixels = picture.pixels
   signs = {
     protocol: draw_signs(pixels, seed=seed, protocol=protocol)
     for protocol in get_args(SignProtocol)
   }
-  compared = Comparison({case: {} for case in CASES}, {case: {} for case in kept}, [])
+  compared = Comparison(
+    {case: {} for case in CASES}, {case: {} for case in kept}, [], {case: {} for case in kept}
+  )
   for name, estimator in estimators.items():
-    jnd = estimator(picture.finest)
+    maps = estimator(picture.finest)
+    own = _draw_maps(maps, drawn)
     for case, rule in CASES.items():
       try:
         noisy, scale = scale_to_psnr(
-          pixels, jnd, signs[rule.signs], psnr_db=psnr_db, by_channel=rule.by_channel
+          pixels, maps.jnd, signs[rule.signs], psnr_db=psnr_db, by_channel=rule.by_channel
         )
       except UnreachableError as error:
         if (name, str(error)) not in compared.errors:
@@ -100,7 +111,28 @@ def compare(
       compared.scores[case][name] = score(noisy, pixels) | scales
       if case in kept:
         compared.noisy[case][name] = noisy
+        compared.maps[case][name] = own | _draw_differences(noisy, pixels, drawn)
   return compared
+
+
+def _draw_maps(maps: Maps, drawn: Sequence[str]) -> dict[str, Pixels]:
+  """Draws the maps that do not depend on the noise."""
+  pictures: dict[str, Pixels] = {}
+  if "jnd" in drawn:
+    pictures["jnd"] = sheets.visible_jnd(maps.jnd)[0]
+  if "attention" in drawn and maps.attention is not None:
+    pictures["attention"] = sheets.jet(maps.attention)
+  return pictures
+
+
+def _draw_differences(noisy: Pixels, reference: Pixels, drawn: Sequence[str]) -> dict[str, Pixels]:
+  """Draws where models of vision see the noise."""
+  pair = to_unit(noisy), to_unit(reference)
+  return {
+    model.name: vision_maps.draw_map(model, vision_maps.compute_map(model, *pair))
+    for model in dict.fromkeys(VISION_MODELS.values())
+    if model.name in drawn and model.smallest_px <= min(reference.shape[:2])
+  }
 
 
 def score(noisy: Pixels, reference: Pixels, *, metrics: Sequence[str] = SCORED) -> ImageScores:

@@ -5,6 +5,7 @@ To a user each of them is a "model"; here a model is one with networks.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,8 +18,21 @@ from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import DeepPixels, Pixels
 
-# Draws the JND map of an image, [H, W, 3].
-Estimator = Callable[[Pixels | DeepPixels], Float[np.ndarray, "h w 3"]]
+
+class Maps(NamedTuple):
+  """What an estimator draws of an image.
+
+  Attributes:
+    jnd: The JND map.
+    attention: The attention map; None where there is no HVS-SD.
+  """
+
+  jnd: Float[np.ndarray, "h w 3"]
+  attention: Float[np.ndarray, "h w"] | None = None
+
+
+# Draws the maps of an image, [H, W, 3].
+Estimator = Callable[[Pixels | DeepPixels], Maps]
 
 _MASKING = "masking"
 
@@ -40,6 +54,15 @@ def has_networks(name: str) -> bool:
   return name != _MASKING and name not in BASELINES
 
 
+def has_attention(name: str) -> bool:
+  """Tells whether the estimator of this name draws an attention map, which takes HVS-SD.
+
+  Raises:
+    WeightsError: If it is a folder that holds no weights.
+  """
+  return has_networks(name) and "hvs_sd" in weights.read_manifest(name)["parameters"]
+
+
 def load_estimator(name: str, window: windows.Window) -> Estimator:
   """Loads an estimator.
 
@@ -52,11 +75,12 @@ def load_estimator(name: str, window: windows.Window) -> Estimator:
   """
   if not has_networks(name):
     function = _threshold if name == _MASKING else BASELINES[name].function
-    return lambda pixels: np.asarray(function(to_unit(pixels[None])))[0]
+    return lambda pixels: Maps(np.asarray(function(to_unit(pixels[None])))[0])
   model = weights.load(name)
 
-  def draw(pixels: Pixels | DeepPixels) -> np.ndarray:
-    return windows.analyze(model, pixels[None], window=window).jnd[0]
+  def draw(pixels: Pixels | DeepPixels) -> Maps:
+    maps = windows.analyze(model, pixels[None], window=window)
+    return Maps(maps.jnd[0], maps.priors and maps.priors.attention[0, ..., 0])
 
   return draw
 

@@ -56,7 +56,7 @@ def draw_pictures(
   image = to_unit(picture.finest[crop])[None]
   distorted = []
   for estimator in estimators.values():
-    jnd = estimator(picture.finest)[crop][None]
+    jnd = estimator(picture.finest).jnd[crop][None]
     distorted.append([to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0]) for lmbda in lmbdas])
   return original, distorted
 

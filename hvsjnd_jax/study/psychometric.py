@@ -33,9 +33,11 @@ _BEYOND = 4.0
 _LOG_SLOPES = (math.log(0.3), math.log(15.0))
 _MOST_SPREAD = 2.0
 
-_NODES, _WEIGHTS = np.polynomial.hermite.hermgauss(31)
-_OFFSETS = math.sqrt(2) * _NODES
-_LOG_WEIGHTS = np.log(_WEIGHTS / math.sqrt(math.pi))
+# Where the normal distribution of log thresholds is summed, in its deviations. What is summed is
+# as steep as the function; Gauss-Hermite nodes are so wide apart that the likelihood of a steep one
+# would rise at each of them, and a fit that is caught there would seem far too certain.
+_OFFSETS = np.linspace(-4, 4, 57)
+_LOG_WEIGHTS = -(_OFFSETS**2) / 2 - np.log(np.exp(-(_OFFSETS**2) / 2).sum())
 
 _LEAST = 1e-12  # of a probability whose logarithm is taken
 

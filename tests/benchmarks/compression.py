@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _filter_all(pixels: Pixels, estimator: Estimator) -> dict[str, Pixels]:
-  image, jnd = pixels.astype(np.float32) / 255, estimator(pixels)
+  image, jnd = pixels.astype(np.float32) / 255, estimator(pixels).jnd
   maps = {"JND": jnd, "even": np.full_like(jnd, jnd.mean())}
   bounds = {f"{name}, {lmbda:g}": lmbda * each for name, each in maps.items() for lmbda in _LMBDAS}
   return {name: to_uint8(prefilter(image, bound)) for name, bound in bounds.items()}

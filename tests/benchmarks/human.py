@@ -154,7 +154,7 @@ def _read(file: Path) -> Pixels:
 
 def measure_levels(model: Estimator, pixels: Pixels) -> Levels:
   """Averages an image's map, to a millionth, so that rounding errors do not affect the ranks."""
-  levels = 255 * model(pixels).astype(np.float64)
+  levels = 255 * model(pixels).jnd.astype(np.float64)
   geometric = np.exp(np.log(np.maximum(levels, _LEAST_LEVEL)).mean())
   return Levels(round(float(levels.mean()), 6), round(float(geometric), 6))
 

@@ -25,7 +25,7 @@ from hvsjnd_jax.cli.photographs import find_photographs, plan_window
 from hvsjnd_jax.data.images import read_picture
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.comparison import Case
-from hvsjnd_jax.evaluation.estimators import load_estimator
+from hvsjnd_jax.evaluation.estimators import Maps, load_estimator
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from tests.benchmarks.losses import LOSSES, to_losses
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
   photographs = find_photographs(args.path)
   window = plan_window(photographs)
   estimators = {name: load_estimator(name, window) for name in args.models}
-  estimators[_FORMER] = former_threshold
+  estimators[_FORMER] = lambda pixels: Maps(former_threshold(pixels))
   rows = [["", "signs", "dB", *(loss.title for loss in LOSSES.values())]]
   for psnr_db in args.psnr:
     compared = [

@@ -7,6 +7,7 @@ import pytest
 from hvsjnd_jax.data.images import Picture
 from hvsjnd_jax.evaluation import comparison
 from hvsjnd_jax.evaluation.comparison import Case
+from hvsjnd_jax.evaluation.estimators import Maps
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.metrics import cvvdp, gmsd
 from hvsjnd_jax.noise import SignProtocol
@@ -65,7 +66,7 @@ def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
 
 
 def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
-  models = {"a": lambda _: jnd, "b": lambda _: jnd[::-1]}
+  models = {"a": lambda _: Maps(jnd), "b": lambda _: Maps(jnd[::-1])}
   compared = comparison.compare(Picture(pixels), models, psnr_db=25, seed=0)
   noisy = compared.noisy["channels"]
   change = {name: copy.astype(int) - pixels for name, copy in noisy.items()}
@@ -73,7 +74,7 @@ def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
 
 
 def test_both_protocols_are_judged(pixels: np.ndarray, jnd: np.ndarray):
-  cases = comparison.compare(Picture(pixels), {"a": lambda _: jnd}, psnr_db=25, seed=0).scores
+  cases = comparison.compare(Picture(pixels), {"a": lambda _: Maps(jnd)}, psnr_db=25, seed=0).scores
   assert list(cases) == ["channels", "channels_own", "total"]
   pairs: tuple[tuple[Case, SignProtocol], ...] = (("channels", "shared"), ("channels_own", "own"))
   for case, protocol in pairs:
@@ -87,7 +88,10 @@ def test_shared_signs_have_a_loophole_and_own_signs_have_none():
   """A checkerboard that knows nothing of the image, and puts red and blue apart from green."""
   gray = np.full((64, 64, 3), 128, np.uint8)
   odd = np.indices(gray.shape[:2]).sum(axis=0)[..., None] % 2 == np.asarray((0, 1, 0))
-  models = {"uniform": lambda _: np.ones(gray.shape), "board": lambda _: 0.1 + 0.9 * odd}
+  models = {
+    "uniform": lambda _: Maps(np.ones(gray.shape)),
+    "board": lambda _: Maps(0.1 + 0.9 * odd),
+  }
   cases = comparison.compare(Picture(gray), models, psnr_db=32.57, seed=0).scores
 
   def gain(case: comparison.Case) -> float:

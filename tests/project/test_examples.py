@@ -41,7 +41,7 @@ PUBLIC = {
   **{module: own_names(module) for module in (losses, released_losses, noise, noise_scale, sheets)},
   masking: ["threshold"],
   page: ["draw_page"],
-  saved_comparison: ["name_copies"],
+  saved_comparison: ["name_pictures"],
   windows: ["plan_window", "analyze"],
   priors: ["compute_priors"],
   weights: ["load", "save"],

@@ -6,6 +6,7 @@ import http.server
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from hvsjnd_jax.data.images import Picture, read_image
+from hvsjnd_jax.evaluation.estimators import Maps
 from hvsjnd_jax.study.__main__ import main
 from hvsjnd_jax.study.design import Design, Timing, identify
 from hvsjnd_jax.study.pages import StudyPage, draw_pictures
@@ -39,13 +41,14 @@ WATCH = """() => new Promise((resolve) => {
     / (0.75 * a.length);
   const first = { left: read("left"), right: read("right") };
   const seen = { left: 0, right: 0 };
-  const begun = performance.now();
+  let begun = null; // when the pictures were drawn at the latest
   const look = (now) => {
+    begun ??= now;
     for (const id of ["left", "right"]) {
       seen[id] = Math.max(seen[id], difference(read(id), first[id]));
     }
     const done = now - begun > 180 && (seen.left || seen.right);
-    if (done || now - begun > 2000) resolve(seen);
+    if (done || now - begun > 20000) resolve(seen);
     else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
@@ -79,6 +82,9 @@ READ_PLATE = """() => {
   return digits[found.indexOf(Math.max(...found))];
 }"""
 
+
+# What takes longer on the slowest machine will never happen; a whole study takes ten times that.
+LONGEST_S = 60
 
 # How many answers the browser keeps; the page's policy lets no test wait for an expression.
 COUNT = """() => {
@@ -192,7 +198,7 @@ def answer_all(page: Any, file: Path, *, threshold: float, reload_after: int | N
   """
   rng = np.random.default_rng(0)
   trials = 0
-  with page.expect_download(timeout=120_000) as downloading:
+  with page.expect_download(timeout=10_000 * LONGEST_S) as downloading:
     while True:
       page.wait_for_selector("#left:visible, #start:visible, #end:visible")
       if page.is_visible("#end"):
@@ -218,7 +224,9 @@ def answer_all(page: Any, file: Path, *, threshold: float, reload_after: int | N
       else:
         page.click(f"#{answer}", no_wait_after=True)
       trials += 1
+      until = time.monotonic() + LONGEST_S
       while page.evaluate(COUNT) < trials:
+        assert time.monotonic() < until, f"answer {trials} is not kept"
         page.wait_for_timeout(5)
   downloading.value.save_as(file)
   return trials
@@ -338,8 +346,8 @@ def test_pictures_are_those_of_eval():
   """The map and the signs are the whole image's; the crop comes last."""
   pixels = np.random.default_rng(1).integers(0, 256, (30, 50, 3)).astype(np.uint8)
 
-  def estimator(pixels: np.ndarray) -> np.ndarray:
-    return np.linspace(0, 0.05, pixels.size, dtype=np.float32).reshape(pixels.shape)
+  def estimator(pixels: np.ndarray) -> Maps:
+    return Maps(np.linspace(0, 0.05, pixels.size, dtype=np.float32).reshape(pixels.shape))
 
   options: Any = {"estimators": {"m": estimator}, "lmbdas": [1.0, 3.0], "seed": 5}
   whole, ((weak, strong),) = draw_pictures(Picture(pixels), crop_px=64, **options)

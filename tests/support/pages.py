@@ -21,6 +21,8 @@ LMBDAS = (5.0, 10.0, 20.0)
 
 MODELS = ("default", "out/my <b>weights</b>", "uniform")
 
+_COMPARED = ("original.png", "distorted.png", "jnd.png", "attention.png", "butteraugli.png")
+
 _OUTPUTS = ("original.png", "distorted.png", "jnd.png", "attention.png", "butteraugli.png")
 
 
@@ -72,7 +74,11 @@ def _copy(pixels: np.ndarray, lmbda: float, index: int) -> Copy:
 
 
 def write_comparison(folder: Path, paths: Sequence[Path]) -> None:
-  """Writes the page of a comparison, in which the last model failed on the second image."""
+  """Writes the page of a comparison, in which the last model failed on the second image.
+
+  Only the first model has attention. A map is as light as the number of its model, and that of
+  Butteraugli lighter for signs of the channels' own.
+  """
   stems = make_stems(list(paths), folder, [])
   tables: dict[Case, list[ScoreTable]] = {case: [] for case in SAVED}
   images: dict[Path, tuple[Path, int, int]] = {}
@@ -86,9 +92,21 @@ def write_comparison(folder: Path, paths: Sequence[Path]) -> None:
     for case in SAVED:
       scored: ImageScores = dict.fromkeys((*SCORED, *ALL_PSNR), 30.0 + index)
       tables[case].append(dict.fromkeys(models, scored))
-    save_comparison(stems[path], MODELS, pixels, Comparison({}, noisy, []))
+    maps = {
+      case: {model: _draw_maps(pixels, j, k) for j, model in enumerate(models)}
+      for k, case in enumerate(SAVED)
+    }
+    save_comparison(stems[path], MODELS, _COMPARED, pixels, Comparison({}, noisy, [], maps))
     images[path] = (stems[path], *pixels.shape[:2])
-  write_page(folder, describe_comparison(folder, MODELS, images, tables, psnr_db=30, seed=0))
+  written = (MODELS, _COMPARED, MODELS[:1])
+  write_page(folder, describe_comparison(folder, *written, images, tables, psnr_db=30, seed=0))
+
+
+def _draw_maps(pixels: np.ndarray, model: int, case: int) -> dict[str, np.ndarray]:
+  maps = {"jnd": 10 + model, "butteraugli": 100 + 20 * case + model}
+  if not model:
+    maps["attention"] = 50
+  return {name: np.full_like(pixels, level) for name, level in maps.items()}
 
 
 def find_data(text: str) -> str:
@@ -100,7 +118,9 @@ def find_data(text: str) -> str:
 def read_page(file: str) -> dict[str, Any]:
   """Reads what a page shows, whose pictures must all be there."""
   data = json.loads(find_data(Path(file).read_text()))
-  files = [name for layer in (*data["copies"], *data["overlays"]) for name in layer["files"]]
+  layers = [copy["files"] for copy in data["copies"]]
+  layers += [files for overlay in data["overlays"] for files in overlay["files"] if files]
+  files = [name for names in layers for name in names]
   for image in data["images"]:
     for name in (data["original"], data["thumbnail"], *files):
       assert Path(file).parent.joinpath(image["url"] + name).is_file()

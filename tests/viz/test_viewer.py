@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ OPTIONS = (
   "--disable-quic",
 )
 
+# What takes longer on the slowest machine will never happen.
+LONGEST_S = 60
+
 HOSTILE = (
   *('a"b', "q'<script>alert(1)<!--", "</script><img src=x onerror=alert(1)>"),
   *("amp&amp;#1?x=%20%41", "new\nline", "\u202egnp.exe", "שלום", "fox 🦊", "javascript:alert(1)"),
@@ -48,12 +52,17 @@ HOSTILE = (
   os.fsdecode(b"not UTF-8 \xff"),
 )
 
-# Counts what the policy forbade, before any script of the page runs.
-COUNT_VIOLATIONS = """
+# Begins before any script of the page: counts what the policy forbade, and knows whose end of
+# loading the page has been told of. A picture is `complete` somewhat before that.
+WATCH = """
   window.violations = [];
   document.addEventListener("securitypolicyviolation", (event) => {
     violations.push(event.violatedDirective + " " + event.blockedURI);
   });
+  window.ended = new WeakSet();
+  for (const end of ["load", "error"]) {
+    document.addEventListener(end, (event) => ended.add(event.target), true);
+  }
 """
 
 
@@ -89,10 +98,11 @@ def open_page(browser: Any) -> Iterator[Open]:
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: faults.append(dialog.message))
     page.on("request", lambda request: requests.append(request.url))
-    page.add_init_script(COUNT_VIOLATIONS)
+    page.add_init_script(WATCH)
     page.clock.install(time=0)
     page.goto(file.as_uri() + ("" if image is None else f"#{image + 1}"))
-    page.clock.pause_at(10_000)  # so that no press is long because the machine is slow
+    # So that no press is long because the machine is slow; and the page has opened before that.
+    page.clock.pause_at(600_000)
     page.faults, page.requests = faults, requests
     opened.append(page)
     return page
@@ -107,18 +117,17 @@ def open_page(browser: Any) -> Iterator[Open]:
 
 def wait(page: Any, condition: str) -> None:
   """Waits until an expression is true; Playwright's own function would need 'unsafe-eval'."""
-  for _ in range(500):
-    if page.evaluate(condition):
-      return
+  until = time.monotonic() + LONGEST_S
+  while not page.evaluate(condition):
+    assert time.monotonic() < until, f"not true within {LONGEST_S} seconds: {condition}"
     page.wait_for_timeout(10)
-  raise AssertionError(f"not true within 5 seconds: {condition}")
 
 
 def look(page: Any) -> np.ndarray:
   """What is to be seen where the image is, in the screen's pixels."""
   wait(
     page,
-    "[...document.querySelectorAll('#plane img')].every((img) => img.complete)"
+    "[...document.querySelectorAll('#plane img')].every((img) => ended.has(img))"
     " && document.querySelector('#plane img.under') !== null",
   )
   box = page.locator("#plane").bounding_box()
@@ -320,7 +329,7 @@ def test_fingers_blink_and_zoom(open_page: Open, folder: Path):
   for spread in range(10, 51, 5):
     touch("touchMove", 400 - spread, 400 + spread)
   touch("touchEnd")
-  assert page.locator("#zoom").text_content() == "5×"
+  wait(page, "document.querySelector('#zoom').textContent === '5×'")
   np.testing.assert_array_equal(look(page), enlarge(distort(paint(0), LMBDAS[0]), 5))
 
 
@@ -342,6 +351,46 @@ def test_any_two_models_blink_with_either_signs(open_page: Open, folder: Path):
   wait(page, "document.querySelector('#name').textContent === 'b'")
   page.keyboard.press(" ")
   assert page.locator("#failed").text_content() == f"not there: {MODELS[2]}"
+
+
+def test_map_is_that_of_the_model_and_the_signs_in_view(open_page: Open, folder: Path):
+  page = open_page(folder / "comparison/index.html", image=0)
+  assert page.locator("#overlay option").all_text_contents() == [
+    *("none", "JND map, brightened", "attention, blue to red", "Butteraugli, 0 to 4"),
+  ]
+  page.locator("#a").select_option(MODELS[1])
+  page.locator("#b").select_option(MODELS[2])
+  page.locator("#overlay").select_option("JND map, brightened")
+  page.locator("#opacity").fill("100")
+  page.locator("#stage").focus()
+
+  def check(levels: tuple[int, int]) -> None:
+    for level in levels:
+      assert (look(page) == level).all()
+      page.keyboard.press(" ")
+
+  check((11, 12))
+  page.locator("#choose").select_option("own")
+  page.locator("#stage").focus()
+  check((11, 12))  # the map is of the image, not of the noise
+  page.locator("#overlay").select_option("Butteraugli, 0 to 4")
+  page.locator("#stage").focus()
+  check((121, 122))
+  page.keyboard.press("s")
+  parts = look(page)
+  assert (parts[:, 0] == 121).all()
+  assert (parts[:, -1] == 122).all()
+  page.keyboard.press("s")
+  page.locator("#a").select_option("original")
+  page.locator("#stage").focus()
+  check((122, 122))  # over the original lies the map of what it is compared with
+  page.locator("#overlay").select_option("attention, blue to red")
+  look(page)
+  assert page.locator("#failed").text_content() == "not there: attention, blue to red"
+  page.locator("#b").select_option(MODELS[0])
+  page.locator("#stage").focus()
+  check((50, 50))
+  assert page.locator("#failed").is_hidden()
 
 
 def test_names_are_text_and_nothing_else(open_page: Open, tmp_path: Path):
@@ -382,17 +431,35 @@ def test_light_and_dark(open_page: Open, folder: Path):
   assert max(means["dark", None], means["dark", 0]) < 40
 
 
+def count_cards(page: Any) -> int:
+  return page.locator("#cards li").count()
+
+
 def test_thousand_images_load_as_they_are_scrolled_to(open_page: Open, tmp_path: Path):
   write_evaluation(tmp_path, [Path(f"photos/{index}.png") for index in range(1000)], drawn=1)
   page = open_page(tmp_path / "index.html")
-  wait(page, "document.querySelector('#cards img').complete")
-  page.wait_for_timeout(200)
+  wait(
+    page,
+    "[...document.querySelectorAll('#cards img')].every("
+    "(img) => ended.has(img) || img.getBoundingClientRect().top > innerHeight)",
+  )
   pictures = [url for url in page.requests if url.endswith(".jpg")]
   assert 0 < len(pictures) < 150
-  assert page.locator("#cards li").count() <= 240
+  assert count_cards(page) <= 240
   assert page.locator("#count").text_content() == "1000 images"
-  for _ in range(20):
+  while (there := count_cards(page)) < 1000:
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_timeout(30)
-  assert page.locator("#cards li").count() == 1000
+    wait(page, f"document.querySelectorAll('#cards li').length > {there}")
   assert read_names(page) == [str(index) for index in range(1000)]
+
+
+def test_high_window_is_filled(open_page: Open, tmp_path: Path):
+  """Batches of cards follow each other while they leave the gallery's end in sight."""
+  write_evaluation(tmp_path, [Path(f"photos/{index}.png") for index in range(600)], drawn=1)
+  page = open_page(tmp_path / "index.html", viewport={"width": 1500, "height": 8000})
+  filled = "document.body.scrollHeight > innerHeight"
+  wait(page, filled)
+  page.locator("#find").fill("599")
+  assert read_names(page) == ["599"]
+  page.locator("#find").fill("")
+  wait(page, filled)

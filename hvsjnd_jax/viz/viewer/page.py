@@ -56,6 +56,19 @@ class Layer(NamedTuple):
   files: Sequence[str]
 
 
+class Overlay(NamedTuple):
+  """A kind of map to lay over pictures.
+
+  Attributes:
+    name: Its name for readers.
+    files: For each copy and setting, what follows the image's stem in the file's name; None for
+      a copy that has no such map.
+  """
+
+  name: str
+  files: Sequence[Sequence[str] | None]
+
+
 class Setting(NamedTuple):
   """What the pictures were made with that the reader can change.
 
@@ -109,7 +122,7 @@ class Page(NamedTuple):
   original: str
   thumbnail: str
   copies: Sequence[Layer]
-  overlays: Sequence[Layer]
+  overlays: Sequence[Overlay]
   setting: Setting
   scores: Sequence[Score]
   entries: Sequence[Entry]
@@ -171,7 +184,7 @@ def _describe(page: Page) -> dict[str, Any]:
     "original": page.original,
     "thumbnail": page.thumbnail,
     "copies": [layer._asdict() for layer in page.copies],
-    "overlays": [layer._asdict() for layer in page.overlays],
+    "overlays": [overlay._asdict() for overlay in page.overlays],
     "setting": page.setting._asdict(),
     "scores": [score._asdict() for score in page.scores],
     "images": [

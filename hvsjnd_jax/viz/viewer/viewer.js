@@ -4,7 +4,8 @@
 //   title, facts: text above the gallery
 //   setting: {name, kind, values}: what the slider ("slider") or the choice ("choice") sets
 //   original: the suffix of the original's file
-//   copies, overlays: [{name, files}], a file's suffix for each setting
+//   copies: [{name, files}], a file's suffix for each setting
+//   overlays: [{name, files}], the same for each copy, or null where the copy has no such map
 //   scores: [{name, unit, digits}]
 //   images: [{name, path, url, width, height, scores}], scores[setting][copy][score], where a copy
 //     that there is not is null
@@ -129,9 +130,17 @@
     return card;
   }
 
+  // Cards are made as the gallery's end comes near.
+  const end = new IntersectionObserver((entries) => {
+    if (entries.at(-1).isIntersecting) makeMore();
+  }, { rootMargin: "800px" });
+
   function makeMore() {
     $("cards").append(...state.order.slice(made, made + BATCH).map(makeCard));
     made = Math.min(made + BATCH, state.order.length);
+    // An observer tells of changes alone, and the end may be as near as before.
+    end.unobserve($("count"));
+    if (made < state.order.length) end.observe($("count"));
   }
 
   function drawGallery() {
@@ -187,20 +196,33 @@
     return hasCopy(side) ? layer(side < 0 ? data.original : copies[side].files[state.at]) : null;
   }
 
+  // The map of the copy on this side; of the other one where this is the original.
+  function mapLayer(side, other) {
+    if (state.overlay < 0) return null;
+    const copy = side >= 0 ? side : Math.max(other, 0);
+    const files = overlays[state.overlay].files[copy];
+    return files && hasCopy(copy) ? layer(files[state.at]) : null;
+  }
+
   // Shows the pictures that the state asks for, as soon as they are loaded; until then, the former.
   function show() {
     if (state.image === null) return;
     const sides = [state.a, state.b];
     const [a, b] = sides.map(sideLayer);
-    const map = state.overlay < 0 ? null : layer(overlays[state.overlay].files[state.at]);
+    const maps = [mapLayer(state.a, state.b), mapLayer(state.b, state.a)];
+    const parted = state.swiping && maps[0] !== maps[1];
+    const shownMaps = parted ? maps : [maps[state.blinked && !state.swiping ? 1 : 0]];
     const under = state.swiping || !state.blinked ? a : b;
     const over = state.swiping ? b : null;
-    if ([under, over, map].some((picture) => picture && !picture.complete)) return;
+    if ([under, over, ...shownMaps].some((picture) => picture && !picture.complete)) return;
     for (const picture of layers.values()) picture.className = "";
     if (under) under.className = "under";
     if (over && over !== under) over.className = "over";
-    if (map) map.className = "map";
-    if (map) map.style.opacity = $("opacity").value / 100;
+    shownMaps.forEach((map, index) => {
+      if (!map) return;
+      map.className = !parted ? "map" : index ? "map right" : "map left";
+      map.style.opacity = $("opacity").value / 100;
+    });
     const shown = state.blinked ? state.b : state.a;
     $("left").textContent = describe(state.swiping ? state.a : shown);
     $("right").textContent = state.swiping ? describe(state.b) : "";
@@ -208,7 +230,9 @@
     $("divider").hidden = !state.swiping;
     const lacking = (state.swiping ? sides : [shown]).filter((side) => !hasCopy(side)).map(sideName);
     if ([under, over].some((picture) => picture && !picture.naturalWidth)) lacking.push("picture");
-    if (map && !map.naturalWidth) lacking.push(overlays[state.overlay].name);
+    if (state.overlay >= 0 && shownMaps.some((map) => !map || !map.naturalWidth)) {
+      lacking.push(overlays[state.overlay].name);
+    }
     $("failed").hidden = !lacking.length;
     $("failed").textContent = "not there: " + lacking.join(", ");
     $("stage").setAttribute("aria-label", images[state.image].name + ": " + $("left").textContent);
@@ -241,9 +265,11 @@
     $("divider").style.left = split + "px";
     $("divider").setAttribute("aria-valuenow", Math.round(state.split * 100));
     const cut = clamp(split - left, 0, width * scale);
-    for (const picture of layers.values()) {
-      picture.style.clipPath = picture.className === "over" ? "inset(0 0 0 " + cut + "px)" : "";
-    }
+    const right = "inset(0 0 0 " + cut + "px)";
+    const clips = {
+      over: right, "map right": right, "map left": "inset(0 " + (width * scale - cut) + "px 0 0)",
+    };
+    for (const picture of layers.values()) picture.style.clipPath = clips[picture.className] ?? "";
     $("zoom").textContent = state.zoom + "×";
     $("out").disabled = state.zoom === 1;
     $("in").disabled = state.zoom === MOST_ZOOM;
@@ -620,9 +646,6 @@
   $("slide").max = setting.values.length - 1;
 
   drawGallery();
-  new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) makeMore();
-  }, { rootMargin: "800px" }).observe($("count"));
   window.addEventListener("hashchange", route);
   new ResizeObserver(place).observe($("stage"));
   route();
