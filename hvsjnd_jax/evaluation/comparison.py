@@ -22,6 +22,7 @@ from hvsjnd_jax.noise import SignProtocol, draw_signs
 from hvsjnd_jax.noise_scale import UnreachableError, scale_to_psnr
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.jobs import Job
 
 Case = Literal["channels", "channels_own", "total"]
 
@@ -69,7 +70,7 @@ def compare(
   psnr_db: float,
   seed: int,
   kept: Sequence[Case] = ("channels",),
-) -> Comparison:
+) -> Job[Comparison]:
   """Adds every model's noise to an image of 8 bits, and scores it.
 
   Args:
@@ -86,7 +87,7 @@ def compare(
   }
   compared = Comparison({case: {} for case in CASES}, {case: {} for case in kept}, [])
   for name, estimator in estimators.items():
-    jnd = estimator(picture.finest)
+    jnd = yield from estimator(picture.finest)
     for case, rule in CASES.items():
       try:
         noisy, scale = scale_to_psnr(

@@ -12,13 +12,14 @@ from jaxtyping import Float
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.masking import threshold
+from hvsjnd_jax.model.windows import Analyzer, Window
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import DeepPixels, Pixels
+from hvsjnd_jax.runtime.jobs import Job, as_job
 
-# Draws the JND map of an image, [H, W, 3].
-Estimator = Callable[[Pixels | DeepPixels], Float[np.ndarray, "h w 3"]]
+# Starts the job that draws the JND map of an image, [H, W, 3].
+Estimator = Callable[[Pixels | DeepPixels], Job[Float[np.ndarray, "h w 3"]]]
 
 _MASKING = "masking"
 
@@ -40,7 +41,7 @@ def has_networks(name: str) -> bool:
   return name != _MASKING and name not in BASELINES
 
 
-def load_estimator(name: str, window: windows.Window) -> Estimator:
+def load_estimator(name: str, window: Window) -> Estimator:
   """Loads an estimator.
 
   Args:
@@ -52,11 +53,12 @@ def load_estimator(name: str, window: windows.Window) -> Estimator:
   """
   if not has_networks(name):
     function = _threshold if name == _MASKING else BASELINES[name].function
-    return lambda pixels: np.asarray(function(to_unit(pixels[None])))[0]
-  model = weights.load(name)
+    return as_job(lambda pixels: np.asarray(function(to_unit(pixels[None])))[0])
+  analyzer = Analyzer(weights.load(name), window)
 
-  def draw(pixels: Pixels | DeepPixels) -> np.ndarray:
-    return windows.analyze(model, pixels[None], window=window).jnd[0]
+  def draw(pixels: Pixels | DeepPixels) -> Job[np.ndarray]:
+    maps = yield from analyzer.start(pixels[None])
+    return maps.jnd[0]
 
   return draw
 
