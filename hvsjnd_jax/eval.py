@@ -108,7 +108,7 @@ from hvsjnd_jax.evaluation.vision_maps import MAP_BYTES_PER_PIXEL
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.model.windows import Window
+from hvsjnd_jax.model.windows import Analyzer, Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -316,17 +316,16 @@ def _evaluate_all(
   lines: RecordWriter | None,
 ) -> dict[str, Record]:
   """Evaluates images, prints and saves; returns the records."""
+  settings = plan.settings
+  analyzer = Analyzer(model, settings["window"], settings["resolution"], settings["attention"])
   compute = partial(
     evaluate,
-    model,
+    analyzer,
     lmbda=None if args.lmbda is None else args.lmbda[0],
     psnr_db=args.psnr,
     seed=args.seed,
     metrics=args.metrics,
     backbones=backbones,
-    window=plan.settings["window"],
-    resolution=plan.settings["resolution"],
-    attention_layer=plan.settings["attention"],
     other_lmbdas=_list_others(args),
     mapped=find_mapped(args.outputs or ()),
   )

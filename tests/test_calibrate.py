@@ -15,6 +15,7 @@ from hvsjnd_jax.evaluation.calibration import THRESHOLDS, calibrate, find_quarti
 from hvsjnd_jax.evaluation.estimators import Maps
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.jobs import as_job, run_job
 
 SIZE = (64, 48)  # one for all tests: one compilation
 
@@ -27,7 +28,7 @@ def pixels() -> Pixels:
 
 def test_scores_are_of_the_saved_picture(pixels: Pixels):
   jnd = np.random.default_rng(1).uniform(0, 0.01, pixels.shape).astype(np.float32)
-  found = calibrate(Picture(pixels), lambda pixels: Maps(jnd), lmbdas=[2, 20], seed=3)
+  found = run_job(calibrate(Picture(pixels), as_job(lambda _: Maps(jnd)), lmbdas=[2, 20], seed=3))
   assert list(found.scores) == ["2", "20"]
   image = pixels.astype(np.float32)[None] / 255
   noisy = inject(image, jnd[None], draw_signs(pixels, seed=3), lmbda=20)
@@ -84,7 +85,8 @@ def test_command(
 
 
 def test_noise_that_is_never_noticed(pixels: Pixels):
-  zero = calibrate(Picture(pixels), lambda pixels: Maps(np.zeros(pixels.shape)), lmbdas=[1], seed=0)
+  zeros = as_job(lambda pixels: Maps(np.zeros(pixels.shape)))
+  zero = run_job(calibrate(Picture(pixels), zeros, lmbdas=[1], seed=0))
   assert zero.noticeable == dict.fromkeys(THRESHOLDS)
   quartiles = {name: find_quartiles([None]) for name in THRESHOLDS}
   for line in _tabulate_quartiles(quartiles).splitlines()[1:]:

@@ -174,7 +174,7 @@ def test_page_has_every_model_s_maps(
   jnd = original * np.asarray((0.1, 0.05, 0.02), np.float32) + 0.001
   np.testing.assert_array_equal(read_image(Path("out/a_bright@jnd.png")), visible_jnd(jnd)[0])
   copy = read_image(Path("out/a_bright@own.png")).astype(np.float32) / 255
-  values = np.asarray(butteraugli_map(copy[None], original[None])[0])
+  values = np.asarray(butteraugli_map(jnp.asarray(copy[None]), jnp.asarray(original[None]))[0])
   drawn = draw_map(VISION_MODELS["butteraugli_max"], values)
   shown = read_image(Path("out/a_bright@butteraugli@own.png"))
   # One rounding step of the colours, as the map is compiled in another way.

@@ -22,6 +22,7 @@ from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.samples import reduce_to_8_bits
+from hvsjnd_jax.runtime.jobs import as_job
 from tests.support.colors import encode_deep_png
 from tests.support.evaluating import OUTPUTS, PSNRS, SIZE, draw, photos, report, run
 
@@ -160,13 +161,13 @@ def test_psnr_that_an_image_cannot_have_is_named_and_the_rest_goes_on(
 def test_map_of_zeros_reaches_no_psnr(
   report: Callable[..., dict[str, Any]], photos: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  analyze = windows.analyze
+  start = windows.Analyzer.start
 
-  def draw_zeros(*args: Any, **options: Any) -> Any:
-    maps = analyze(*args, **options)
+  def draw_zeros(*args: Any) -> Any:
+    maps = yield from start(*args)
     return maps._replace(jnd=np.zeros_like(maps.jnd))
 
-  monkeypatch.setattr(windows, "analyze", draw_zeros)
+  monkeypatch.setattr(windows.Analyzer, "start", draw_zeros)
   result = report("--path", photos / "b.png", "--psnr", 30, status=1)
   assert (result["images"], result["found_lmbda"]) == ([], None)
   (error,) = result["errors"]
@@ -285,7 +286,8 @@ def test_without_path_four_photographs_are_evaluated(
 ):
   seen = []
 
-  def evaluate(model: JNDModel, picture: Picture, **_: object) -> Evaluation:
+  @as_job
+  def evaluate(analyzer: windows.Analyzer, picture: Picture, **_: object) -> Evaluation:
     pixels = picture.pixels
     seen.append(pixels.shape)
     return Evaluation(pixels, pixels, pixels, 1.0, dict.fromkeys(PSNRS, 50.0))

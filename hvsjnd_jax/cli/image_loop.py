@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +19,7 @@ from hvsjnd_jax.model.jnd_model import MIN_SIDE_PX
 from hvsjnd_jax.model.windows import Window
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.jobs import Job, count_waiting, run_jobs
 from hvsjnd_jax.runtime.memory import MemoryLimit, find_memory_limit, measure_memory
 
 _Result = TypeVar("_Result")
@@ -45,12 +47,15 @@ class Memory(NamedTuple):
 def computing(
   command: str,
   photographs: Photographs,
-  compute: Callable[[Picture], _Result],
+  compute: Callable[[Picture], Job[_Result]],
   *,
   memory: Memory,
   smallest_px: int = MIN_SIDE_PX,
 ) -> Iterator[Iterator[tuple[Path, Outcome[_Result]]]]:
   """Computes a result for each photograph, and prints a line for each that fails.
+
+  Where there are several devices or an accelerator, several images are under way at a time, so that
+  their windows fill the devices' batches. Outcomes and lines keep the photographs' order.
 
   An image that is too small, or that takes more memory than there is, fails before it is
   decoded: the system would end the whole run, not the image, if it ran out of memory.
@@ -60,7 +65,8 @@ def computing(
   Args:
     command: The command's name, which opens the lines.
     photographs: Which ones, and how they are read; or pairs of them, pixels [2, H, W, 3].
-    compute: Computes a result from a picture. An error of ours that it raises is the image's.
+    compute: Starts the job that computes a result from a picture. An error of ours that the job
+      raises is the image's.
     memory: What that needs.
     smallest_px: The shortest side that it can use.
 
@@ -79,29 +85,42 @@ def computing(
     check(picture.pixels.shape[-3:-1])  # a damaged header may have lied
     return picture
 
-  def compute_one(path: Path, picture: Picture | ImageError) -> Outcome[_Result]:
-    try:
-      if isinstance(picture, ImageError):
-        raise picture
-      for remark in picture.remarks:
-        report_error(command, path, remark)
-      with _blaming_image(picture.pixels):
-        return picture, compute(picture)
-    except HVSJNDError as error:
-      report_error(command, path, error)
-      packages.add(error.package if isinstance(error, ImageError) else None)
-      return error
+  def report(
+    path: Path, remarks: Sequence[str], outcome: Outcome[_Result]
+  ) -> tuple[Path, Outcome[_Result]]:
+    for remark in remarks:
+      report_error(command, path, remark)
+    if isinstance(outcome, HVSJNDError):
+      report_error(command, path, outcome)
+      packages.add(outcome.package if isinstance(outcome, ImageError) else None)
+    return path, outcome
 
+  at_once = 1 if memory.window is None else windows.count_at_once(memory.window)
   with read_ahead(photographs.paths, read) as images:
-    yield ((path, compute_one(path, picture)) for path, picture in images)
+    jobs = (_compute_one(path, picture, compute) for path, picture in images)
+    yield starmap(report, run_jobs(jobs, parts_per_device=at_once))
   advise_packages(command, packages)
+
+
+def _compute_one(
+  path: Path, picture: Picture | ImageError, compute: Callable[[Picture], Job[_Result]]
+) -> Job[tuple[Path, Sequence[str], Outcome[_Result]]]:
+  """Computes an image's outcome; its remarks wait until it is reported."""
+  if isinstance(picture, ImageError):
+    return path, (), picture
+  try:
+    with _blaming_image(picture.pixels):
+      result = yield from compute(picture)
+  except HVSJNDError as error:
+    return path, picture.remarks, error
+  return path, picture.remarks, (picture, result)
 
 
 class _MemoryPlan(NamedTuple):
   """What memory there is, and for what.
 
   Attributes:
-    fixed_bytes: The memory that is taken whatever the image.
+    fixed_bytes: The memory that is taken whatever the image, also by others under way.
     bytes_per_pixel: The memory that each of its pixels takes.
     limit: The most that may be taken.
   """
@@ -116,6 +135,9 @@ def _plan_memory(memory: Memory) -> _MemoryPlan:
   if jax.default_backend() == "cpu":
     bytes_per_pixel += memory.device_bytes
     fixed += math.prod(memory.window or (0,)) * windows.BYTES_PER_PIXEL
+  if memory.window is not None:
+    waiting = count_waiting(windows.count_at_once(memory.window))
+    fixed += waiting * math.prod(memory.window) * memory.host_bytes
   return _MemoryPlan(fixed, bytes_per_pixel, find_memory_limit())
 
 

@@ -14,6 +14,7 @@ from hvsjnd_jax.evaluation.scores import ImageScores, ScoreTable, group_metrics
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.samples import to_unit
+from hvsjnd_jax.runtime.jobs import Job
 
 
 class Threshold(NamedTuple):
@@ -73,7 +74,7 @@ class Calibration(NamedTuple):
 
 def calibrate(
   picture: Picture, estimator: Estimator, *, lmbdas: Sequence[float], seed: int
-) -> Calibration:
+) -> Job[Calibration]:
   """Scores an image's noise at each lmbda, and finds the lmbdas that reach the thresholds.
 
   Args:
@@ -82,12 +83,13 @@ def calibrate(
     lmbdas: Scales of the noise, above 0.
     seed: The seed of the noise's signs.
   """
+  jnd = (yield from estimator(picture.finest)).jnd
   pixels = picture.pixels
-  image, jnd = to_unit(pixels[None]), estimator(picture.finest).jnd[None]
+  image = to_unit(pixels[None])
   signs = draw_signs(pixels, seed=seed)
 
   def score(lmbda: float, metrics: Sequence[str] = comparison.SCORED) -> ImageScores:
-    noisy = to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0])
+    noisy = to_uint8(inject(image, jnd[None], signs, lmbda=lmbda)[0])
     return comparison.score(noisy, pixels, metrics=metrics)
 
   scores = {f"{lmbda:g}": score(lmbda) for lmbda in lmbdas}

@@ -24,6 +24,7 @@ from hvsjnd_jax.noise import SignProtocol, draw_signs
 from hvsjnd_jax.noise_scale import UnreachableError, scale_to_psnr
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.jobs import Job
 from hvsjnd_jax.viz import sheets
 
 Case = Literal["channels", "channels_own", "total"]
@@ -75,7 +76,7 @@ def compare(
   seed: int,
   kept: Sequence[Case] = ("channels",),
   drawn: Sequence[str] = (),
-) -> Comparison:
+) -> Job[Comparison]:
   """Adds every model's noise to an image of 8 bits, and scores it.
 
   Args:
@@ -96,7 +97,7 @@ def compare(
     {case: {} for case in CASES}, {case: {} for case in kept}, [], {case: {} for case in kept}
   )
   for name, estimator in estimators.items():
-    maps = estimator(picture.finest)
+    maps = yield from estimator(picture.finest)
     own = _draw_maps(maps, drawn)
     for case, rule in CASES.items():
       try:

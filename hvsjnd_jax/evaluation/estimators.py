@@ -13,10 +13,11 @@ from jaxtyping import Float
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.baselines import BASELINES
-from hvsjnd_jax.model import windows
 from hvsjnd_jax.model.masking import threshold
+from hvsjnd_jax.model.windows import Analyzer, Window
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import DeepPixels, Pixels
+from hvsjnd_jax.runtime.jobs import Job, as_job
 
 
 class Maps(NamedTuple):
@@ -31,8 +32,8 @@ class Maps(NamedTuple):
   attention: Float[np.ndarray, "h w"] | None = None
 
 
-# Draws the maps of an image, [H, W, 3].
-Estimator = Callable[[Pixels | DeepPixels], Maps]
+# Starts the job that draws the maps of an image, [H, W, 3].
+Estimator = Callable[[Pixels | DeepPixels], Job[Maps]]
 
 _MASKING = "masking"
 
@@ -63,7 +64,7 @@ def has_attention(name: str) -> bool:
   return has_networks(name) and "hvs_sd" in weights.read_manifest(name)["parameters"]
 
 
-def load_estimator(name: str, window: windows.Window) -> Estimator:
+def load_estimator(name: str, window: Window) -> Estimator:
   """Loads an estimator.
 
   Args:
@@ -75,11 +76,11 @@ def load_estimator(name: str, window: windows.Window) -> Estimator:
   """
   if not has_networks(name):
     function = _threshold if name == _MASKING else BASELINES[name].function
-    return lambda pixels: Maps(np.asarray(function(to_unit(pixels[None])))[0])
-  model = weights.load(name)
+    return as_job(lambda pixels: Maps(np.asarray(function(to_unit(pixels[None])))[0]))
+  analyzer = Analyzer(weights.load(name), window)
 
-  def draw(pixels: Pixels | DeepPixels) -> Maps:
-    maps = windows.analyze(model, pixels[None], window=window)
+  def draw(pixels: Pixels | DeepPixels) -> Job[Maps]:
+    maps = yield from analyzer.start(pixels[None])
     return Maps(maps.jnd[0], maps.priors and maps.priors.attention[0, ..., 0])
 
   return draw

@@ -11,13 +11,11 @@ from hvsjnd_jax.data.images import Picture
 from hvsjnd_jax.evaluation import scores, vision_maps
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
 from hvsjnd_jax.evaluation.vision_maps import Map, VisionModel
-from hvsjnd_jax.model import windows
-from hvsjnd_jax.model.jnd_map import Resolution
-from hvsjnd_jax.model.jnd_model import JNDModel
-from hvsjnd_jax.model.priors import AttentionLayer
+from hvsjnd_jax.model.windows import Analyzer
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.noise_scale import find_scale
 from hvsjnd_jax.ops.samples import to_unit
+from hvsjnd_jax.runtime.jobs import Job
 
 LARGEST_LMBDA = float(np.finfo(np.float32).max)
 
@@ -69,7 +67,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-  model: JNDModel,
+  analyzer: Analyzer,
   picture: Picture,
   *,
   lmbda: float | None,
@@ -77,35 +75,26 @@ def evaluate(
   seed: int,
   metrics: Sequence[str],
   backbones: Backbones,
-  window: tuple[int, int],
-  resolution: Resolution,
-  attention_layer: AttentionLayer,
   other_lmbdas: Sequence[float] = (),
   mapped: Sequence[VisionModel] = (),
-) -> Evaluation:
+) -> Job[Evaluation]:
   """Estimates an image's JND map, adds noise scaled by it, and scores the result.
 
   Args:
-    model: What `hvsjnd_jax.load` returned.
+    analyzer: What estimates the map.
     picture: The image. Where it has 16 bits, its map is drawn from them, and noise added to them.
     lmbda: The scale of the noise; None where `psnr_db` is given.
     psnr_db: The PSNR for which a scale is searched, to 0.005 dB; None where `lmbda` is given.
     seed: The seed of the noise's signs.
     metrics: Names in `METRICS`.
     backbones: What `scores.load_backbones` returned.
-    window: As `windows.analyze`.
-    resolution: As `estimate`.
-    attention_layer: As `estimate`.
     other_lmbdas: Further scales, each for a copy of its own.
     mapped: The models of vision that map the noise; one that the image is too small for does not.
 
   Raises:
     UnreachableError: If no scale gives the PSNR.
   """
-  images = picture.finest[None]
-  maps = windows.analyze(
-    model, images, window=window, resolution=resolution, attention_layer=attention_layer
-  )
+  maps = yield from analyzer.start(picture.finest[None])
   jnd, attention = maps.jnd[0], maps.priors and maps.priors.attention[0, ..., 0]
   del maps  # the other two take as much memory as the image, twice over
   noise = _Noise(picture, jnd, seed=seed)

@@ -60,6 +60,7 @@ from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.runtime.jobs import as_job
 
 _DEFAULT = "psnr,ssim,ssimulacra2,butteraugli_3norm,cvvdp"
 
@@ -149,6 +150,7 @@ def _score_all(
 ) -> Iterator[dict[str, Any]]:
   """Scores each pair and writes its maps; yields a record of each."""
 
+  @as_job
   def compute(pair: Picture) -> tuple[ImageScores, _Maps]:
     distorted, reference = map(to_unit, pair.finest)
     measured = scores.measure(distorted, reference, metrics, backbones=backbones)

@@ -126,7 +126,8 @@ def forward_backward(
     hvs_sd: The network.
     padded: Images padded to multiples of 8; 0 past the extent.
     valid_size: Rows and columns that count in the distortion, [B, 2]; None means all.
-    pixels: Number of pixels of the image, of which `padded` may be a part.
+    pixels: Number of pixels of the image, of which `padded` may be a part; one for all images, or
+      one for each, [B, 1, 1, 1].
     extent: Where the padded images end (see `extents`).
 
   Returns:

@@ -1,19 +1,15 @@
-"""Tiles: how windows of one shape cover a batch of images, and how devices work through them.
+"""Tiles: how windows of one shape cover a batch of images.
 
 Neighbouring windows overlap by the reach of what is computed in them on either side, and each
-keeps its inner part. Everything here is NumPy on the host but for `sweep`, which splits the
-windows among the devices of this process.
+keeps its inner part. Everything here is NumPy on the host.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from hvsjnd_jax.ops.samples import to_unit
-from hvsjnd_jax.runtime.sharding import make_mesh, shard_batch
 
 Sides = tuple[int, int]  # height and width of a window
 
@@ -82,36 +78,3 @@ def fill(part: np.ndarray, sides: Sides) -> np.ndarray:
   filled = np.zeros((*sides, part.shape[-1]), part.dtype)
   filled[: part.shape[0], : part.shape[1]] = part
   return filled
-
-
-Inputs = tuple[np.ndarray, ...]
-
-
-def sweep(
-  run: Callable[..., Any], load: Callable[[Tile], Inputs], tiles: Iterable[Tile]
-) -> Iterator[tuple[Tile, Any]]:
-  """Computes every tile, one on each device at a time.
-
-  Args:
-    run: Computes a batch of tiles from their stacked inputs.
-    load: Loads the inputs of one tile.
-    tiles: What to compute.
-
-  Yields:
-    Each tile and its result on the host, while the devices compute the next ones.
-  """
-  mesh = make_mesh(jax.local_devices())
-  tiles = iter(tiles)
-  under_way: list[tuple[Tile, Any, int]] = []
-  while group := list(islice(tiles, mesh.size)):
-    loaded = [load(tile) for tile in group]
-    loaded += loaded[-1:] * (mesh.size - len(group))  # one shape for all batches
-    outputs = run(*shard_batch(tuple(map(np.stack, zip(*loaded, strict=True))), mesh))
-    yield from _fetch(under_way)
-    under_way = [(tile, outputs, i) for i, tile in enumerate(group)]
-  yield from _fetch(under_way)
-
-
-def _fetch(under_way: list[tuple[Tile, Any, int]]) -> Iterator[tuple[Tile, Any]]:
-  for tile, outputs, i in under_way:
-    yield tile, jax.tree.map(lambda maps, i=i: np.asarray(maps)[i], outputs)

@@ -13,7 +13,7 @@ host, and nothing else is as large as an image.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -35,9 +35,10 @@ from hvsjnd_jax.model.priors import (
   forward_backward,
   normalize,
 )
-from hvsjnd_jax.model.tiling import Inputs, Tile
+from hvsjnd_jax.model.tiling import Tile
 from hvsjnd_jax.ops.checks import check_images, check_rgb, check_sides
 from hvsjnd_jax.ops.types import HostImages
+from hvsjnd_jax.runtime.jobs import Inputs, Job, Sweep, run_job, run_jobs
 from hvsjnd_jax.runtime.memory import find_memory_limit
 
 # How far a pixel of the input gradient sees: 14 pixels through each of encoder and decoder,
@@ -54,6 +55,10 @@ _SIDE_STEP_PX = 64
 
 # The largest planned window where it shares the host's memory.
 _HOST_PIXELS = 2**20
+
+# An accelerator computes windows of so many pixels at a time, as one small window would leave it
+# idle. No accelerator was at hand to measure this.
+_PIXELS_AT_ONCE = 2**21
 
 # A window is told to be wasteful if it computes so many times the pixels of the best one.
 _MOST_WASTE = 2
@@ -165,6 +170,16 @@ def _count_pixels() -> int:
   return memory["bytes_limit"] // (2 * BYTES_PER_PIXEL)
 
 
+def count_at_once(window: tuple[int, int]) -> int:
+  """Counts the windows that a device computes at a time, where many images are computed.
+
+  On a CPU it is one; on other devices, as many as two million pixels hold, and half the memory.
+  """
+  if jax.default_backend() == "cpu":
+    return 1
+  return max(1, min(_PIXELS_AT_ONCE, _count_pixels()) // math.prod(window))
+
+
 def check_window(window: tuple[int, int]) -> Window:
   """Refuses a window with sides that cannot be used, and returns any other.
 
@@ -210,17 +225,76 @@ def analyze(
     >>> analyze(hvsjnd_jax.load(), images, window=(128, 128)).jnd.shape
     (1, 16, 24, 3)
   """
-  options = model.choose_options(resolution, attention_layer)
-  sides = check_window(window)
-  if isinstance(images, jax.Array) and not isinstance(images, Tracer):
-    images = np.asarray(images)  # on a device, checking would compile for every size
-  _check(images)
-  images = np.asarray(images)
-  _, height, width, _ = images.shape
-  if (height - width) * (sides.height - sides.width) >= 0:
-    return _analyze(model, images, sides, *options)
-  turned = _analyze(jax.tree.map(_turn_kernel, model), images.swapaxes(1, 2), sides, *options)
-  return jax.tree.map(lambda maps: maps.swapaxes(1, 2), turned)
+  analyzer = Analyzer(model, window, resolution, attention_layer)
+  return run_job(analyzer.start(images))
+
+
+def analyze_each(
+  model: JNDModel,
+  batches: Iterable[HostImages],
+  *,
+  window: tuple[int, int],
+  resolution: Resolution | None = None,
+  attention_layer: AttentionLayer | None = None,
+) -> Iterator[Maps]:
+  """Estimates the maps of many batches of images, of any sizes, as `analyze`.
+
+  Windows of several batches are computed at a time, where there are several devices or an
+  accelerator. So batches of images are drawn ahead of their results, but no more than have sixteen
+  times the windows that are computed at a time.
+
+  Args:
+    model: As `analyze`.
+    batches: Batches as those of `analyze`, often of one image.
+    window: As `analyze`.
+    resolution: As `analyze`.
+    attention_layer: As `analyze`.
+
+  Yields:
+    What `analyze` returns for each batch, in their order.
+
+  Raises:
+    TypeError, ValueError: As `analyze`.
+
+  Examples:
+    >>> batches = (np.zeros((1, height, 24, 3), np.uint8) for height in (16, 40))
+    >>> maps = analyze_each(hvsjnd_jax.load(), batches, window=(128, 128))
+    >>> [batch.jnd.shape for batch in maps]
+    [(1, 16, 24, 3), (1, 40, 24, 3)]
+  """
+  analyzer = Analyzer(model, window, resolution, attention_layer)
+  return run_jobs(map(analyzer.start, batches), parts_per_device=count_at_once(window))
+
+
+class Analyzer:
+  """Estimates maps as `analyze`, in jobs whose windows share batches (`runtime.jobs`)."""
+
+  def __init__(
+    self,
+    model: JNDModel,
+    window: tuple[int, int],
+    resolution: Resolution | None = None,
+    attention_layer: AttentionLayer | None = None,
+  ):
+    self._model, self._options = model, model.choose_options(resolution, attention_layer)
+    self._window = check_window(window)
+    self._passes = _Passes(model, self._window, *self._options)
+
+  def start(self, images: HostImages) -> Job[Maps]:
+    """Starts the job of a batch of images."""
+    if isinstance(images, jax.Array) and not isinstance(images, Tracer):
+      images = np.asarray(images)  # on a device, checking would compile for every size
+    _check(images)
+    images = np.asarray(images)
+    _, height, width, _ = images.shape
+    if (height - width) * (self._window.height - self._window.width) >= 0:
+      return (yield from self._passes.start(images))
+    turned = yield from self._turned_passes.start(images.swapaxes(1, 2))
+    return jax.tree.map(lambda maps: maps.swapaxes(1, 2), turned)
+
+  @functools.cached_property
+  def _turned_passes(self) -> "_Passes":
+    return _Passes(jax.tree.map(_turn_kernel, self._model), self._window, *self._options)
 
 
 def _check(images: HostImages) -> None:
@@ -240,69 +314,94 @@ def _turn_kernel(parameter: Array) -> Array:
   return parameter.swapaxes(0, 1) if parameter.ndim == 4 else parameter
 
 
-def _analyze(
-  model: JNDModel,
-  images: np.ndarray,
-  window: Window,
-  resolution: Resolution,
-  attention_layer: AttentionLayer,
-) -> Maps:
-  dtype = model.param_dtype
-  priors = None
-  if model.hvs_sd is not None:
-    priors = _compute_priors(model.hvs_sd, images, window, attention_layer, dtype)
-  return Maps(_draw_maps(model.generator, images, priors, window, resolution, dtype), priors)
+class _Passes:
+  """The two passes over images that lie as the window does."""
 
+  def __init__(
+    self,
+    model: JNDModel,
+    window: Window,
+    resolution: Resolution,
+    attention_layer: AttentionLayer,
+  ):
+    self._window, self._resolution = window, resolution
+    self._attention_layer: AttentionLayer = attention_layer
+    self._hvs_sd, self._dtype = model.hvs_sd, model.param_dtype
+    # The jobs of all images share these two, and so their batches.
+    self._pass = functools.partial(_pass, model.hvs_sd, attention_layer=attention_layer)
+    self._draw = functools.partial(_draw, model.generator, resolution=resolution)
 
-def _compute_priors(
-  hvs_sd: HVSSD,
-  images: np.ndarray,
-  window: Window,
-  attention_layer: AttentionLayer,
-  dtype: np.dtype,
-) -> HostPriors:
-  b, h, w, _ = images.shape
-  degraded, gradient = np.empty(images.shape, dtype), np.empty(images.shape, dtype)
-  stride, channels, activation = 1, 3, degraded
-  if attention_layer == "feature":
-    stride, channels = STRIDE, hvs_sd.channels
-    activation = np.empty((b, -(-h // stride), -(-w // stride), channels), dtype)
-  cotangents = np.zeros((b, 1, 1, channels))  # the sum over each image
-  load = functools.partial(_load_padded, images, window, dtype)
+  def start(self, images: np.ndarray) -> Job[Maps]:
+    """Computes the priors, if the model has HVS-SD, and then the maps."""
+    priors = None
+    if self._hvs_sd is not None:
+      priors = yield from self._compute_priors(self._hvs_sd.channels, images)
+    return Maps((yield from self._draw_maps(images, priors)), priors)
 
-  def run(*inputs: Array) -> _Passed:
-    pixels = np.asarray(h * w, dtype)
-    return _pass(hvs_sd, *inputs, pixels, attention_layer=attention_layer)
+  def _compute_priors(self, feature_channels: int, images: np.ndarray) -> Job[HostPriors]:
+    b, h, w, _ = images.shape
+    dtype, attention_layer = self._dtype, self._attention_layer
+    degraded, gradient = np.empty(images.shape, dtype), np.empty(images.shape, dtype)
+    stride, channels, activation = 1, 3, degraded
+    if attention_layer == "feature":
+      stride, channels = STRIDE, feature_channels
+      activation = np.empty((b, -(-h // stride), -(-w // stride), channels), dtype)
+    cotangents = np.zeros((b, 1, 1, channels))  # the sum over each image
 
-  for tile, passed in tiling.sweep(run, load, tiling.cover(images.shape, window, PRIORS_REACH_PX)):
-    part, part_gradient, part_activation, cotangent = passed
-    degraded[tile.place] = part[tile.inner]
-    gradient[tile.place] = part_gradient[tile.inner]
-    small = tile.scale_down(stride)
-    activation[small.place] = part_activation[small.inner]
-    cotangents[tile.image] += cotangent[small.inner].sum(axis=(0, 1), dtype=np.float64)
+    def keep(tile: Tile, passed: tuple[np.ndarray, ...]) -> None:
+      part, part_gradient, part_activation, cotangent = passed
+      degraded[tile.place] = part[tile.inner]
+      gradient[tile.place] = part_gradient[tile.inner]
+      small = tile.scale_down(stride)
+      activation[small.place] = part_activation[small.inner]
+      cotangents[tile.image] += cotangent[small.inner].sum(axis=(0, 1), dtype=np.float64)
 
-  weights = (cotangents / math.prod(activation.shape[1:3])).astype(dtype)
-  attention = np.empty((b, h, w, 1), dtype)
-  for i in range(b):
-    attention[i] = draw_attention(
-      activation[i], weights[i], size=(h, w), attention_layer=attention_layer
-    )
-    normalize(gradient[i])  # in place
-  return HostPriors(degraded, attention, gradient)
+    load = functools.partial(self._load_padded, images)
+    tiles = tiling.cover(images.shape, self._window, PRIORS_REACH_PX)
+    yield Sweep(self._pass, load, keep, tiles)
 
+    weights = (cotangents / math.prod(activation.shape[1:3])).astype(dtype)
+    attention = np.empty((b, h, w, 1), dtype)
+    for i in range(b):
+      attention[i] = draw_attention(
+        activation[i], weights[i], size=(h, w), attention_layer=attention_layer
+      )
+      normalize(gradient[i])  # in place
+    return HostPriors(degraded, attention, gradient)
 
-def _load_padded(images: np.ndarray, window: Window, dtype: np.dtype, tile: Tile) -> Inputs:
-  """Loads a part padded to multiples of 8, its valid size, and its extent with the padding."""
-  part = tiling.read(images, tile, window, dtype)
-  valid_size = part.shape[:2]
-  margins = (*((0, -side % STRIDE) for side in valid_size), (0, 0))
-  part = np.pad(part, margins, mode="reflect")
-  sizes = (np.asarray(size, np.int32) for size in (valid_size, part.shape[:2]))
-  return tiling.fill(part, window), *sizes
+  def _load_padded(self, images: np.ndarray, tile: Tile) -> Inputs:
+    """Loads a part padded to multiples of 8, its valid and its padded size, the image's pixels."""
+    part = tiling.read(images, tile, self._window, self._dtype)
+    valid_size = part.shape[:2]
+    margins = (*((0, -side % STRIDE) for side in valid_size), (0, 0))
+    part = np.pad(part, margins, mode="reflect")
+    sizes = (np.asarray(size, np.int32) for size in (valid_size, part.shape[:2]))
+    pixels = np.asarray(math.prod(images.shape[1:3]), self._dtype)
+    return tiling.fill(part, self._window), *sizes, pixels
 
+  def _draw_maps(self, images: np.ndarray, priors: HostPriors | None) -> Job[np.ndarray]:
+    b, h, w, _ = images.shape
+    # The "reference" map is enlarged as a whole, when all of it is drawn.
+    stride = generator.STRIDE if self._resolution == "reference" else 1
+    maps = np.empty((b, -(-h // stride), -(-w // stride), 3), self._dtype)
 
-_Passed = tuple[Array, Array, Array, Array]
+    def load(tile: Tile) -> Inputs:
+      sources = (images, *(priors or ()))
+      parts = [tiling.read(source, tile, self._window, self._dtype) for source in sources]
+      extent = np.asarray(parts[0].shape[:2], np.int32)
+      return extent, *(tiling.fill(part, self._window) for part in parts)
+
+    def keep(tile: Tile, drawn: np.ndarray) -> None:
+      small = tile.scale_down(stride)
+      maps[small.place] = drawn[small.inner]
+
+    yield Sweep(self._draw, load, keep, tiling.cover(images.shape, self._window, MAP_REACH_PX))
+    if self._resolution != "reference":
+      return maps
+    jnd = np.empty(images.shape, maps.dtype)
+    for i in range(b):
+      jnd[i] = enlarge_as_published(maps[i], (h, w))
+    return jnd
 
 
 @functools.partial(jax.jit, static_argnames="attention_layer")
@@ -314,42 +413,11 @@ def _pass(
   pixels: Array,
   *,
   attention_layer: AttentionLayer,
-) -> _Passed:
+) -> tuple[Array, Array, Array, Array]:
   """Computes degraded parts, their gradients, and activations with their cotangents."""
+  pixels = pixels[:, None, None, None]
   passed = forward_backward(hvs_sd, parts, valid_size, pixels=pixels, extent=extent)
   return passed.degraded, passed.gradient, *passed.read(attention_layer)
-
-
-def _draw_maps(
-  network: JNDGenerator | CorrectionNetwork,
-  images: np.ndarray,
-  priors: HostPriors | None,
-  window: Window,
-  resolution: Resolution,
-  dtype: np.dtype,
-) -> np.ndarray:
-  b, h, w, _ = images.shape
-  # The "reference" map is enlarged as a whole, when all of it is drawn.
-  stride = generator.STRIDE if resolution == "reference" else 1
-  maps = np.empty((b, -(-h // stride), -(-w // stride), 3), dtype)
-
-  def load(tile: Tile) -> Inputs:
-    parts = [tiling.read(source, tile, window, dtype) for source in (images, *(priors or ()))]
-    extent = np.asarray(parts[0].shape[:2], np.int32)
-    return extent, *(tiling.fill(part, window) for part in parts)
-
-  def run(*inputs: Array) -> Array:
-    return _draw(network, *inputs, resolution=resolution)
-
-  for tile, drawn in tiling.sweep(run, load, tiling.cover(images.shape, window, MAP_REACH_PX)):
-    small = tile.scale_down(stride)
-    maps[small.place] = drawn[small.inner]
-  if resolution != "reference":
-    return maps
-  jnd = np.empty(images.shape, maps.dtype)
-  for i in range(b):
-    jnd[i] = enlarge_as_published(maps[i], (h, w))
-  return jnd
 
 
 @functools.partial(jax.jit, static_argnames="resolution")

@@ -17,6 +17,7 @@ from hvsjnd_jax.evaluation.estimators import Estimator
 from hvsjnd_jax.noise import draw_signs, inject
 from hvsjnd_jax.ops.samples import to_unit
 from hvsjnd_jax.ops.types import Pixels
+from hvsjnd_jax.runtime.jobs import Job
 from hvsjnd_jax.study.design import Design, identify
 
 _PAGE = ("index.html", "study.css", "study.js")
@@ -32,7 +33,7 @@ def draw_pictures(
   lmbdas: Sequence[float],
   seed: int,
   crop_px: int,
-) -> tuple[Pixels, list[list[Pixels]]]:
+) -> Job[tuple[Pixels, list[list[Pixels]]]]:
   """Draws what a study shows of an image: the pictures of `eval --save`, cut around the centre.
 
   The map is that of the whole image, and so are the noise's signs.
@@ -56,7 +57,7 @@ def draw_pictures(
   image = to_unit(picture.finest[crop])[None]
   distorted = []
   for estimator in estimators.values():
-    jnd = estimator(picture.finest).jnd[crop][None]
+    jnd = (yield from estimator(picture.finest)).jnd[crop][None]
     distorted.append([to_uint8(inject(image, jnd, signs, lmbda=lmbda)[0]) for lmbda in lmbdas])
   return original, distorted
 

@@ -36,6 +36,7 @@ from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
 from hvsjnd_jax.evaluation.scores import measure
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.runtime.jobs import run_job
 from tests.benchmarks.losses import LOSSES
 from tests.benchmarks.pictures import cut_middle
 from tests.benchmarks.tables import align
@@ -97,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _filter_all(pixels: Pixels, estimator: Estimator) -> dict[str, Pixels]:
-  image, jnd = pixels.astype(np.float32) / 255, estimator(pixels).jnd
+  image, jnd = pixels.astype(np.float32) / 255, run_job(estimator(pixels)).jnd
   maps = {"JND": jnd, "even": np.full_like(jnd, jnd.mean())}
   bounds = {f"{name}, {lmbda:g}": lmbda * each for name, each in maps.items() for lmbda in _LMBDAS}
   return {name: to_uint8(prefilter(image, bound)) for name, bound in bounds.items()}

@@ -42,9 +42,10 @@ from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.photographs import Photographs, plan_window
 from hvsjnd_jax.data.images import ImageError, read_image
-from hvsjnd_jax.evaluation.estimators import Estimator, load_estimator
+from hvsjnd_jax.evaluation.estimators import load_estimator
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.runtime.jobs import run_job
 from tests.benchmarks.tables import align
 
 _NOISE_LEVELS = ("t01_l2", "t01_l3", "t01_l4")
@@ -110,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
   for name, model in tqdm(models.items(), unit="model", disable=None):
     cells = []
     for study in studies:
-      levels = [measure_levels(model, _read(file)) for file in study.files]
+      levels = [measure_levels(run_job(model(_read(file))).jnd) for file in study.files]
       cells += [_format(correlate(level, study.judged)) for level in zip(*levels, strict=True)]
     rows.append([name, *cells])
   print(align(rows))
@@ -152,9 +153,9 @@ def _read(file: Path) -> Pixels:
     raise UsageError(f"{file}: {error}") from None
 
 
-def measure_levels(model: Estimator, pixels: Pixels) -> Levels:
+def measure_levels(jnd: Float[np.ndarray, "h w 3"]) -> Levels:
   """Averages an image's map, to a millionth, so that rounding errors do not affect the ranks."""
-  levels = 255 * model(pixels).jnd.astype(np.float64)
+  levels = 255 * jnd.astype(np.float64)
   geometric = np.exp(np.log(np.maximum(levels, _LEAST_LEVEL)).mean())
   return Levels(round(float(levels.mean()), 6), round(float(geometric), 6))
 

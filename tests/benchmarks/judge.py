@@ -28,6 +28,7 @@ from hvsjnd_jax.evaluation.comparison import Case
 from hvsjnd_jax.evaluation.estimators import Maps, load_estimator
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
+from hvsjnd_jax.runtime.jobs import as_job, run_job
 from tests.benchmarks.losses import LOSSES, to_losses
 from tests.benchmarks.tables import align
 from tests.support.former_masking import former_threshold
@@ -64,11 +65,11 @@ def _run(args: argparse.Namespace) -> int:
   photographs = find_photographs(args.path)
   window = plan_window(photographs)
   estimators = {name: load_estimator(name, window) for name in args.models}
-  estimators[_FORMER] = lambda pixels: Maps(former_threshold(pixels))
+  estimators[_FORMER] = as_job(lambda pixels: Maps(former_threshold(pixels)))
   rows = [["", "signs", "dB", *(loss.title for loss in LOSSES.values())]]
   for psnr_db in args.psnr:
     compared = [
-      comparison.compare(read_picture(path), estimators, psnr_db=psnr_db, seed=0).scores
+      run_job(comparison.compare(read_picture(path), estimators, psnr_db=psnr_db, seed=0)).scores
       for path in tqdm(photographs.paths, unit="image", disable=None)
     ]
     for name in args.models:

@@ -27,11 +27,11 @@ DIE = """
 import os, signal, sys, time
 from hvsjnd_jax import eval as command
 evaluate = command.evaluate
-def evaluate_or_die(model, picture, **options):
+def evaluate_or_die(analyzer, picture, **options):
   if len(picture.pixels) == 20:
     time.sleep(0.5)  # in which the next image is read
     os.kill(os.getpid(), signal.SIGKILL)
-  return evaluate(model, picture, **options)
+  return evaluate(analyzer, picture, **options)
 command.evaluate = evaluate_or_die
 sys.exit(command.main(sys.argv[1:]))
 """

@@ -40,6 +40,27 @@ def test_bad_files_are_named_and_the_rest_goes_on(
   ]
 
 
+def test_images_that_share_batches_end_as_by_themselves(
+  report: Callable[..., dict[str, Any]],
+  photos: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capfd: pytest.CaptureFixture[str],
+):
+  """As on an accelerator, with files in the middle that cannot be used."""
+  (photos / "c.png").touch()
+  draw(6).resize((7, 9)).save(photos / "a/d.png")
+  alone = report("--path", photos, status=1)
+  said = capfd.readouterr()
+  monkeypatch.setattr(windows, "count_at_once", lambda window: 2)
+  together = report("--path", photos, status=1)
+  assert capfd.readouterr().err == said.err
+  assert together["errors"] == alone["errors"]
+  assert [Path(error["path"]).name for error in alone["errors"]] == ["d.png", "c.png"]
+  for got, want in zip(together["images"], alone["images"], strict=True):
+    assert got.pop("path") == want.pop("path")
+    assert got == pytest.approx(want, rel=1e-3)  # float32, of a batch of another shape
+
+
 def test_nothing_but_bad_files(report: Callable[..., dict[str, Any]], tmp_path: Path):
   (tmp_path / "x.png").touch()
   result = report("--path", tmp_path / "x.png", status=1)
@@ -72,7 +93,7 @@ def test_image_too_large_for_the_machine(
   def fail(*args: object, **options: object) -> None:
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long story")
 
-  monkeypatch.setattr(windows, "analyze", fail)
+  monkeypatch.setattr(windows.Analyzer, "start", fail)
   errors = report("--path", photos, status=1)["errors"]
   assert {error["error"] for error in errors} == {
     "24x16 pixels cannot be computed here: RESOURCE_EXHAUSTED: Out of memory"

@@ -11,6 +11,7 @@ from hvsjnd_jax.evaluation.estimators import Maps
 from hvsjnd_jax.evaluation.scores import ImageScores
 from hvsjnd_jax.metrics import cvvdp, gmsd
 from hvsjnd_jax.noise import SignProtocol
+from hvsjnd_jax.runtime.jobs import as_job, run_job
 from tests.support.comparisons import add, jnd, pixels
 
 __all__ = ["jnd", "pixels"]  # fixtures
@@ -66,15 +67,16 @@ def test_scores_are_the_library_s(pixels: np.ndarray, jnd: np.ndarray):
 
 
 def test_same_signs_for_every_model(pixels: np.ndarray, jnd: np.ndarray):
-  models = {"a": lambda _: Maps(jnd), "b": lambda _: Maps(jnd[::-1])}
-  compared = comparison.compare(Picture(pixels), models, psnr_db=25, seed=0)
+  models = {"a": as_job(lambda _: Maps(jnd)), "b": as_job(lambda _: Maps(jnd[::-1]))}
+  compared = run_job(comparison.compare(Picture(pixels), models, psnr_db=25, seed=0))
   noisy = compared.noisy["channels"]
   change = {name: copy.astype(int) - pixels for name, copy in noisy.items()}
   assert (change["a"] * change["b"] >= 0).all()
 
 
 def test_both_protocols_are_judged(pixels: np.ndarray, jnd: np.ndarray):
-  cases = comparison.compare(Picture(pixels), {"a": lambda _: Maps(jnd)}, psnr_db=25, seed=0).scores
+  models = {"a": as_job(lambda _: Maps(jnd))}
+  cases = run_job(comparison.compare(Picture(pixels), models, psnr_db=25, seed=0)).scores
   assert list(cases) == ["channels", "channels_own", "total"]
   pairs: tuple[tuple[Case, SignProtocol], ...] = (("channels", "shared"), ("channels_own", "own"))
   for case, protocol in pairs:
@@ -88,11 +90,9 @@ def test_shared_signs_have_a_loophole_and_own_signs_have_none():
   """A checkerboard that knows nothing of the image, and puts red and blue apart from green."""
   gray = np.full((64, 64, 3), 128, np.uint8)
   odd = np.indices(gray.shape[:2]).sum(axis=0)[..., None] % 2 == np.asarray((0, 1, 0))
-  models = {
-    "uniform": lambda _: Maps(np.ones(gray.shape)),
-    "board": lambda _: Maps(0.1 + 0.9 * odd),
-  }
-  cases = comparison.compare(Picture(gray), models, psnr_db=32.57, seed=0).scores
+  maps = {"uniform": np.ones(gray.shape), "board": 0.1 + 0.9 * odd}
+  models = {name: as_job(lambda _, jnd=jnd: Maps(jnd)) for name, jnd in maps.items()}
+  cases = run_job(comparison.compare(Picture(gray), models, psnr_db=32.57, seed=0)).scores
 
   def gain(case: comparison.Case) -> float:
     board, uniform = (cases[case][name]["butteraugli_3norm"] for name in ("board", "uniform"))

@@ -42,7 +42,7 @@ PUBLIC = {
   masking: ["threshold"],
   page: ["draw_page"],
   saved_comparison: ["name_pictures"],
-  windows: ["plan_window", "analyze"],
+  windows: ["plan_window", "analyze", "analyze_each"],
   priors: ["compute_priors"],
   weights: ["load", "save"],
   export: ["export_estimate"],

@@ -18,6 +18,7 @@ from PIL import Image
 
 from hvsjnd_jax.data.images import Picture, read_image
 from hvsjnd_jax.evaluation.estimators import Maps
+from hvsjnd_jax.runtime.jobs import as_job, run_job
 from hvsjnd_jax.study.__main__ import main
 from hvsjnd_jax.study.design import Design, Timing, identify
 from hvsjnd_jax.study.pages import StudyPage, draw_pictures
@@ -346,12 +347,13 @@ def test_pictures_are_those_of_eval():
   """The map and the signs are the whole image's; the crop comes last."""
   pixels = np.random.default_rng(1).integers(0, 256, (30, 50, 3)).astype(np.uint8)
 
+  @as_job
   def estimator(pixels: np.ndarray) -> Maps:
     return Maps(np.linspace(0, 0.05, pixels.size, dtype=np.float32).reshape(pixels.shape))
 
   options: Any = {"estimators": {"m": estimator}, "lmbdas": [1.0, 3.0], "seed": 5}
-  whole, ((weak, strong),) = draw_pictures(Picture(pixels), crop_px=64, **options)
+  whole, ((weak, strong),) = run_job(draw_pictures(Picture(pixels), crop_px=64, **options))
   np.testing.assert_array_equal(whole, pixels)
-  cut, ((cut_weak, cut_strong),) = draw_pictures(Picture(pixels), crop_px=20, **options)
+  cut, ((cut_weak, cut_strong),) = run_job(draw_pictures(Picture(pixels), crop_px=20, **options))
   for part, image in ((cut, whole), (cut_weak, weak), (cut_strong, strong)):
     np.testing.assert_array_equal(part, image[5:25, 15:35])

@@ -92,7 +92,7 @@ def write_comparison(folder: Path, paths: Sequence[Path]) -> None:
     for case in SAVED:
       scored: ImageScores = dict.fromkeys((*SCORED, *ALL_PSNR), 30.0 + index)
       tables[case].append(dict.fromkeys(models, scored))
-    maps = {
+    maps: dict[Case, dict[str, dict[str, np.ndarray]]] = {
       case: {model: _draw_maps(pixels, j, k) for j, model in enumerate(models)}
       for k, case in enumerate(SAVED)
     }
