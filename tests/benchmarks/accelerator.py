@@ -86,7 +86,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} (default: all)")
   parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the measurements")
   parser.add_argument(
-    "--budget", type=float, default=470.0, metavar="S", help="seconds in all (default: 470)"
+    "--budget", type=float, default=450.0, metavar="S", help="seconds in all (default: 450)"
   )
   parser.add_argument(
     "--quick", action="store_true", help="small images and few runs: to see that all of it works"

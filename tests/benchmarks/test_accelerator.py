@@ -16,7 +16,6 @@ from tests.benchmarks.accelerator_ours import (
   list_estimates,
   list_steps,
   list_upsampling,
-  list_vision,
 )
 from tests.benchmarks.tables import OURS
 from tests.benchmarks.work import Program, Sizes, Subject
@@ -24,9 +23,9 @@ from tests.benchmarks.work import Program, Sizes, Subject
 ROOT = Path(__file__).parents[2]
 SIZES = Sizes((16, 24), (1,), 1, {"hvs_sd": 64}, 64, 2, 0.0)
 TORCH = "torch nchw"
-# Of maps, relatively, in float32; 1e-6 was measured.
+# Of maps, relatively, in float32; 2e-6 was measured.
 SAME = 1e-5
-# Of maps and gradients in bfloat16, whose rounding is 2^-9; up to 0.04 was measured.
+# Of maps and gradients in bfloat16, whose rounding is 2^-9; up to 0.12 was measured.
 BFLOAT16 = (1e-4, 0.2)
 
 
@@ -49,47 +48,55 @@ def find(report: dict[str, Any], part: str, contender: str, precision: str) -> d
   return record
 
 
-def test_each_part_is_measured_and_compared(
+def test_both_libraries_are_measured_and_compared(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
   pytest.importorskip("torch")
-  from tests.benchmarks.accelerator_torch import list_theirs
+  from tests.benchmarks import accelerator_torch
 
-  monkeypatch.setattr(accelerator_ours, "STAGES", ("hvs_sd",))
-  theirs = [s for s in list_theirs(SIZES, compiled=False) if s.contender == TORCH]
-  theirs = [s for s in theirs if not s.task.startswith("train paper jnd")]
+  for module in (accelerator_ours, accelerator_torch):
+    monkeypatch.setattr(module, "STAGES", ("hvs_sd",))
+  theirs = accelerator_torch.list_theirs(SIZES, compiled=False)
   subjects = [
     *list_upsampling(SIZES)[:2],
-    *list_estimates("paper", SIZES),
+    *list_estimates("fast", SIZES),
     *list_steps("paper", SIZES),
-    *(s for s in list_vision(SIZES) if s.task.startswith("cvvdp")),
-    *theirs,
+    *(subject for subject in theirs if subject.contender == TORCH),
   ]
   report = run(tmp_path / "r.json", subjects, monkeypatch, "--budget", "inf")
   assert (report["failed"], report["left_out"]) == ([], [])
   assert len(report["measured"]) == 2 * len(subjects)
   assert all(record["images_per_second"] > 0 for record in report["measured"])
-  assert all(record["share"] > 0 for record in report["measured"])
   assert find(report, "upsampling", PHASES, "float32")["error"] < SAME
-  assert find(report, "estimate", TORCH, "float32")["error"] < SAME
-  assert find(report, "estimate", TORCH, "float32")["error_against"] == OURS
+  assert find(report, "upsampling", PHASES, "float32")["error_against"] == PLAIN
+  low, high = BFLOAT16
   for part, contender in (
     ("upsampling", PHASES),
     *((part, library) for part in ("estimate", "train") for library in (OURS, TORCH)),
   ):
-    low, high = BFLOAT16
     record = find(report, part, contender, "bfloat16")
     assert low < record["error"] < high
     assert record["error_against"] == contender
-  # A CPU multiplies float32 arrays in float32.
-  assert find(report, "vision", OURS, "bfloat16")["error"] == 0
-  # 5x5 taps, a few of which the border cuts off.
+  # Every entry of the kernel meets all 2x3 pixels, less what lies past the border.
   plain = find(report, "upsampling", PLAIN, "float32")
-  whole = 2 * 25 * 128 * 128 * 2 * 3
-  assert 0.5 < plain["flop"]["traced"] / whole < 1
-  printed = capsys.readouterr().out
-  assert "128 to 128, float32: " in printed
-  assert "times" in printed
+  assert plain["flop"]["traced"] == 2 * 128 * 128 * 7 * 12
+  rate = 1e-9 * plain["flop"]["traced"] * plain["images_per_second"]
+  assert plain["share"] == pytest.approx(rate / max(report["matmul_gflops"]["float32"].values()))
+  assert "128 to 128, float32: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_in_small(tmp_path: Path):
+  file = tmp_path / "r.json"
+  assert accelerator.main(["--quick", "--budget", "inf", "--json", str(file)]) == 0
+  report = json.loads(file.read_text())
+  assert (report["failed"], report["left_out"]) == ([], [])
+  assert {record["part"] for record in report["measured"]} == set(accelerator.PARTS)
+  same = (r for r in report["measured"] if r["error_against"] not in (None, r["contender"]))
+  assert all(record["error"] < SAME for record in same)
+  # A CPU multiplies float32 arrays in float32.
+  lower = (r for r in report["measured"] if (r["part"], r["precision"]) == ("vision", "bfloat16"))
+  assert {record["error"] for record in lower} == {0}
 
 
 def test_one_that_fails_costs_no_other(

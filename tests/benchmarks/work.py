@@ -118,9 +118,11 @@ def compile_and_count(lowered: jax.stages.Lowered) -> tuple[Callable[..., Any], 
   flop = {}
   for name, stage in (("compiled", compiled), ("traced", lowered)):
     try:
-      flop[name] = float(stage.cost_analysis()["flops"])
-    except (RuntimeError, KeyError, TypeError):  # not every platform counts
-      continue
+      counted = stage.cost_analysis() or {}
+    except RuntimeError:  # not every platform counts
+      counted = {}
+    if "flops" in counted:
+      flop[name] = float(counted["flops"])
   return compiled, flop
 
 
