@@ -53,8 +53,10 @@ from hvsjnd_jax.training.workdir import export
 _OPTIONS = {
   None: ("config", "workdir", "multihost", "max_megapixels"),
   "export": ("workdir", "out", "level"),
-  "aot": ("config", "topology"),
+  "aot": ("config", "topology", "slices"),
 }
+
+_MOST_SLICES = 256  # more would only be a mistyped number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +78,8 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
       export(args.workdir, args.out, level=args.level or 1.0)
       print(f"{args.out}: weights written")
     elif args.action == "aot":
-      _compile_ahead(load_config(args.config, overrides, photographs=False), args.topology)
+      config = load_config(args.config, overrides, photographs=False)
+      _compile_ahead(config, args.topology, args.slices or 1)
     else:
       config = load_config(args.config, overrides, photographs=True)
       apply_max_megapixels(args)
@@ -134,7 +137,21 @@ def _make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--topology", metavar="NAME", help="with aot: the TPU slice, such as v5e:16x16"
   )
+  parser.add_argument(
+    "--slices",
+    type=_parse_slices,
+    metavar="N",
+    help="with aot: as many such slices, joined by the data centre's network (default: 1)",
+  )
   return parser
+
+
+def _parse_slices(text: str) -> int:
+  if not (text.isdecimal() and 1 <= int(text) <= _MOST_SLICES):
+    raise argparse.ArgumentTypeError(
+      f"expected a whole number from 1 to {_MOST_SLICES}, got {text}"
+    )
+  return int(text)
 
 
 def _check_options(
@@ -171,13 +188,14 @@ def _describe_devices() -> str:
   return f"{count} {kind} device{'s' * (count > 1)}{hosts}"
 
 
-def _compile_ahead(config: TrainConfig, topology: str) -> None:
+def _compile_ahead(config: TrainConfig, topology: str, slices: int) -> None:
   jax.config.update("jax_platforms", "cpu")  # nothing is run, so a TPU that is there stays free
   # A program from the cache would be printed with the time of reading it.
   jax.config.update("jax_enable_compilation_cache", False)
-  devices = open_topology(topology)
+  devices = open_topology(topology, slices=slices)
+  where = topology if slices == 1 else f"{slices} slices {topology}"
   for stage in config.stages:
-    print(f"{stage}: compiling for {len(devices)} chips of {topology} ...", flush=True)
+    print(f"{stage}: compiling for {len(devices)} chips of {where} ...", flush=True)
     print(compile_ahead(config, stage, devices).describe(topology), flush=True)
 
 

@@ -155,6 +155,8 @@ def test_export_needs_a_trained_generator(run: Run, tmp_path: Path):
     (["export", "--out=w"], "--workdir is needed"),
     (["aot", "--config=c.py"], "--topology is needed"),
     (["aot", "--topology=v5e:2x2"], "--config is needed"),
+    (["aot", "--config=c.py", "--topology=v5e:2x2", "--slices=0"], "from 1 to 256, got 0"),
+    (["--config=c.py", "--workdir=d", "--slices=2"], "--slices is of no use with training"),
     (["sing", "--workdir=d"], "'sing'"),
     (["--workdir=d", "--config=c.py", "--config.seed", "3"], "--config.seed=value, in one word"),
     (["--workdir=d", "--config=c.py", "--seed=3"], "--seed=3 (overrides are --config.name=value)"),

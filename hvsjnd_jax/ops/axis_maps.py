@@ -9,9 +9,9 @@ The transpose of a map is the same product with the transposed matrix (`linear_m
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from hvsjnd_jax.ops.linear_maps import linear
@@ -21,6 +21,9 @@ Matrix = Float[np.ndarray, "outputs inputs"]
 
 # Rows of the matrix in one product: of 32, 64 and 128 the fastest, with its gradient.
 _TILE_ROWS = 64
+
+# Of the products, on every device: the models of vision are made of differences of blurs.
+PRECISION: lax.Precision | None = lax.Precision.HIGHEST
 
 
 class AxisMap:
@@ -106,9 +109,9 @@ def _apply(arrays: Array, *, map: AxisMap, axis: int) -> Array:
   place = arrays.ndim - (1 if is_last else 2)
   parts = []
   for low, block in map.tiles:
-    part = jax.lax.slice_in_dim(arrays, low, low + block.shape[1], axis=place)
+    part = lax.slice_in_dim(arrays, low, low + block.shape[1], axis=place)
     factor = jnp.asarray(block, arrays.dtype)
-    parts.append(jnp.einsum(equation, part, factor, precision=jax.lax.Precision.HIGHEST))
+    parts.append(jnp.einsum(equation, part, factor, precision=PRECISION))
   result = jnp.concatenate(parts, axis=place)
   return jnp.moveaxis(result, -1, axis) if moved else result
 

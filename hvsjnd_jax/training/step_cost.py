@@ -84,11 +84,12 @@ class Cost(NamedTuple):
     return "\n".join(f"  {name + ':':<18}{value}" for name, value in rows.items())
 
 
-def open_topology(name: str) -> list[jax.Device]:
-  """Lists the chips of a TPU slice, which need not exist.
+def open_topology(name: str, *, slices: int = 1) -> list[jax.Device]:
+  """Lists the chips of TPU slices, which need not exist.
 
   Args:
-    name: Generation and shape, such as "v5e:16x16".
+    name: Generation and shape of each slice, such as "v5e:16x16".
+    slices: How many there are; the data centre's network joins them.
 
   Raises:
     TopologyError: If libtpu is missing, or knows no such topology.
@@ -98,7 +99,9 @@ def open_topology(name: str) -> list[jax.Device]:
   # A single chip is not a slice of whole hosts, and needs bounds of its own.
   alone: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if name.endswith(":1x1") else {}
   try:
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone)
+    topology = topologies.get_topology_desc(
+      platform="tpu", topology_name=name, num_slices=slices, **alone
+    )
   except Exception as error:  # the plugin raises several kinds
     reason = str(error).strip().partition("\n")[0]
     raise TopologyError(

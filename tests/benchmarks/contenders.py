@@ -1,7 +1,6 @@
 """What `speed` compares: this package and the forms of its PyTorch twin, which take turns."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -80,8 +79,3 @@ def check_difference(
   """Ends the command if the two differ too much, unless they multiply in TF32."""
   if not (difference <= tolerance or args.tf32):
     raise SystemExit(f"speed: {what}: ours and theirs differ by {difference:.2g} > {tolerance:g}")
-
-
-def say(text: str) -> None:
-  """Prints the progress, on stderr."""
-  print(text, file=sys.stderr, flush=True)

@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     [name, f"{1e3 * median:.1f}", f"{median / medians[_FAST]:.1f}"]
     for name, median in medians.items()
   ]
-  print(args.size, *machine.describe(tf32=False), sep="\n")
+  print(args.size, *machine.describe("float32"), sep="\n")
   print(align(rows))
   return 0
 

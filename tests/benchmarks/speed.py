@@ -44,12 +44,11 @@ import jax
 import torch
 
 from tests.benchmarks import machine
-from tests.benchmarks.contenders import say
 from tests.benchmarks.speed_estimate import Size, measure_estimate, measure_memory
 from tests.benchmarks.speed_folder import measure_folder
 from tests.benchmarks.speed_layers import measure_layers
 from tests.benchmarks.speed_train import measure_train
-from tests.benchmarks.tables import Row, align, tabulate, to_markdown
+from tests.benchmarks.tables import Row, align, say, tabulate, to_markdown
 
 _SIZES = ((176, 176), (512, 768), (2160, 3840))
 
@@ -66,10 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   if torch.cuda.is_available():  # JAX would otherwise reserve most of its memory
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   args = _parse(argv)
-  machine.set_precision(tf32=args.tf32)
-  described = machine.describe(tf32=args.tf32)
+  precision = "tf32" if args.tf32 else "float32"
+  with machine.multiplying_in(precision):
+    _measure(args, machine.describe(precision))
+  return 0
+
+
+def _measure(args: argparse.Namespace, described: list[str]) -> None:
   print("\n".join(described))
-  rates = machine.measure_matmul()
+  rates = machine.measure_matmul(precision="tf32" if args.tf32 else "float32")
   print("matrix product, GFLOP/s:", ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))
   report: dict[str, Any] = {"machine": described, "matmul_gflops": rates}
   rows: list[Row] = []
@@ -84,7 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   print(f"\n{to_markdown(tabulate(rows))}")
   if args.json is not None:
     args.json.write_text(json.dumps(report, indent=2) + "\n")
-  return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -25,12 +25,11 @@ from tests.benchmarks.contenders import (
   build_twin,
   check_difference,
   list_forms,
-  say,
   take_turns,
   to_torch,
 )
 from tests.benchmarks.pictures import draw_image
-from tests.benchmarks.tables import OURS, Row, align
+from tests.benchmarks.tables import OURS, Row, align, say
 from tests.benchmarks.torch_twin import estimate
 
 # Relative to the map's maximum, which is small; 1.5e-6 was measured.

@@ -15,9 +15,9 @@ from PIL import Image
 
 import hvsjnd_jax
 from hvsjnd_jax.data.images import to_uint8
-from tests.benchmarks.contenders import NCHW, build_twin, check_difference, say
+from tests.benchmarks.contenders import NCHW, build_twin, check_difference
 from tests.benchmarks.pictures import draw_image
-from tests.benchmarks.tables import OURS, THEIRS, Row
+from tests.benchmarks.tables import OURS, THEIRS, Row, say
 
 _PSNR_TOLERANCE_DB = 0.05
 

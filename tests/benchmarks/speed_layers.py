@@ -17,6 +17,7 @@ from hvsjnd_jax.model.layers import downsampling_conv, upsampling_conv
 from tests.benchmarks import machine
 from tests.benchmarks.contenders import Run, list_forms, take_turns, to_torch
 from tests.benchmarks.tables import OURS, Row
+from tests.benchmarks.upsampling import upsample_plainly as plain_up
 
 
 class LayerRun(NamedTuple):
@@ -36,16 +37,6 @@ def list_layers() -> dict[str, LayerRun]:
     torch.nn.functional.conv_transpose2d, stride=2, padding=2, output_padding=1
   )
 
-  def plain_up(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-      images,
-      kernel[::-1, ::-1].swapaxes(2, 3),
-      (1, 1),
-      ((2, 3), (2, 3)),
-      lhs_dilation=(2, 2),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
   # This is that of the transposed convolution, in which the output's gradient is the larger array.
   def kernel_gradient(conv: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     def run(large: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -61,8 +52,12 @@ def list_layers() -> dict[str, LayerRun]:
   return {
     "conv 3 to 128": LayerRun(downsampling_conv, None, down, (1, 512, 768, 3), narrow),
     "conv 128 to 128": LayerRun(downsampling_conv, None, down, (1, 256, 384, 128), wide),
-    "transposed 128 to 128": LayerRun(upsampling_conv, plain_up, up, (1, 128, 192, 128), wide),
-    "transposed 128 to 3": LayerRun(upsampling_conv, plain_up, up, (1, 256, 384, 128), narrow),
+    "transposed 128 to 128": LayerRun(
+      upsampling_conv, upsample_plainly, up, (1, 128, 192, 128), wide
+    ),
+    "transposed 128 to 3": LayerRun(
+      upsampling_conv, upsample_plainly, up, (1, 256, 384, 128), narrow
+    ),
     "its kernel gradient, 4 crops": LayerRun(
       kernel_gradient(upsampling_conv),
       kernel_gradient(plain_up),

@@ -1,20 +1,14 @@
 """A training step of each stage, timed in both libraries."""
 
 import argparse
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import hvsjnd_jax
-from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.data.crops import Crops
-from hvsjnd_jax.data.images import to_uint8
-from hvsjnd_jax.runtime.sharding import make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import Stage, TrainConfig
-from hvsjnd_jax.training.train_state import init_state, split_model
-from hvsjnd_jax.training.train_step import make_step
 from tests.benchmarks import machine
 from tests.benchmarks.contenders import (
   Form,
@@ -22,15 +16,12 @@ from tests.benchmarks.contenders import (
   build_twin,
   check_difference,
   list_forms,
-  say,
   take_turns,
   to_torch,
 )
-from tests.benchmarks.pictures import draw_image
-from tests.benchmarks.tables import OURS, Row
+from tests.benchmarks.steps import build_step, draw_crops, load_recipe
+from tests.benchmarks.tables import OURS, Row, say
 from tests.benchmarks.torch_twin import Trainer
-
-_PAPER = Path(__file__).parents[2] / "configs" / "paper.py"
 
 # Relative difference of a first step's loss and gradient norm; 3e-6 was measured.
 STEP_TOLERANCE = 1e-4
@@ -38,7 +29,7 @@ STEP_TOLERANCE = 1e-4
 
 def measure_train(args: argparse.Namespace, _machine_gflops: float) -> list[Row]:
   """Times a step of each stage."""
-  config = load_paper_config()
+  config = load_recipe("paper")
   rows = []
   for stage in config.stages:
     say(f"  {stage}")
@@ -56,25 +47,9 @@ def measure_train(args: argparse.Namespace, _machine_gflops: float) -> list[Row]
   return rows
 
 
-def load_paper_config() -> TrainConfig:
-  """Loads configs/paper.py, the objectives that the twin has."""
-  return load_config(str(_PAPER), [], photographs=False)
-
-
-def draw_crops(batch_size: int, crop_px: int) -> Crops:
-  """Draws a batch, as the trainer reads it."""
-  images = np.concatenate([draw_image(crop_px, crop_px, seed=i) for i in range(batch_size)])
-  indices = np.arange(batch_size)
-  return Crops(to_uint8(images), indices.astype(np.uint32), indices)
-
-
 def prepare_our_step(config: TrainConfig, stage: Stage, crops: Crops) -> Run:
   """Prepares steps of our training from the weights "paper"; each returns loss and norm."""
-  mesh = make_mesh(jax.devices()[:1])
-  graph, params, frozen = split_model(hvsjnd_jax.load("paper"), stage)
-  state = replicate(init_state(params, config.settings(stage)), mesh)
-  frozen, batch = replicate(frozen, mesh), shard_batch(crops, mesh)
-  run_step = make_step(config, stage, graph, mesh)
+  run_step, state, frozen, batch = build_step(config, stage, crops, weights="paper")
   step = 0
 
   def run() -> np.ndarray:

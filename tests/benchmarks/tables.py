@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import sys
 from collections.abc import Sequence
 
 OURS = "ours"
@@ -73,3 +74,8 @@ def to_markdown(cells: Sequence[Sequence[str]]) -> str:
   """Formats a table as Markdown."""
   heading, *lines = [f"| {' | '.join(row)} |" for row in cells]
   return "\n".join([heading, "| --- |" + " ---: |" * (len(cells[0]) - 1), *lines])
+
+
+def say(text: str) -> None:
+  """Prints the progress, on stderr."""
+  print(text, file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from hvsjnd_jax.training.config import Stage
 
 pytest.importorskip("torch")
 
-from tests.benchmarks import human, judge, speed_estimate, speed_train
+from tests.benchmarks import human, judge, speed_estimate, speed_train, steps
 from tests.benchmarks.contenders import CHANNELS_LAST, NCHW, Form
 from tests.benchmarks.pictures import draw_image
 from tests.support.former_masking import former_threshold
@@ -43,9 +43,9 @@ def test_twin_estimates_as_we_do(paper_model: JNDModel, form: Form):
 
 @pytest.mark.parametrize(("stage", "crop_px"), [("hvs_sd", 64), ("jnd", 168)])
 def test_twin_trains_as_we_do(stage: Stage, crop_px: int):
-  config = speed_train.load_paper_config()
+  config = steps.load_recipe("paper")
   config.hvs_sd.batch_size, config.jnd.batch_size = 2, 1
-  crops = speed_train.draw_crops(config.settings(stage).batch_size, crop_px)
+  crops = steps.draw_crops(config.settings(stage).batch_size, crop_px)
   ours = speed_train.prepare_our_step(config, stage, crops)()
   theirs = speed_train.prepare_their_step(config, stage, crops, form=CHANNELS_LAST)()
   np.testing.assert_allclose(theirs, ours, rtol=speed_train.STEP_TOLERANCE)

@@ -63,8 +63,20 @@ def test_without_libtpu_the_error_says_what_to_install():
 
 
 @pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: pip install 'jax[tpu]'")
-def test_pod_config_compiles_for_tpus():
+def test_slices_are_as_many_as_asked_for():
   # In a process of its own: libtpu, once there, cannot be got rid of.
+  script = (
+    "from hvsjnd_jax.training.step_cost import open_topology\n"
+    "print(sorted(chip.slice_index for chip in open_topology('v5e:2x2', slices=2)))"
+  )
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  printed = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, env=environment)
+  assert printed.split() == b"[0, 0, 0, 0, 1, 1, 1, 1]".split()
+
+
+@pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: pip install 'jax[tpu]'")
+def test_pod_config_compiles_for_tpus():
+  # In a process of its own, as above.
   command = [sys.executable, "-m", "hvsjnd_jax.train", "aot", "--config=configs/tpu_pod.py"]
   arguments = ["--topology=v5e:2x2"]
   batches = [f"--config.{stage}.batch_size={2 * CHIPS}" for stage in ("hvs_sd", "jnd")]
