@@ -8,6 +8,8 @@ from tensorboardX import SummaryWriter
 
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import write_png
+from hvsjnd_jax.data.lines import open_lines, read_lines
+from hvsjnd_jax.data.paths import make_folder
 from hvsjnd_jax.ops.types import Pixels
 
 
@@ -23,12 +25,12 @@ class MetricWriter:
 
   def __init__(self, folder: Path, *, step: int):
     self._sheets = folder / "sheets"
-    self._sheets.mkdir(parents=True, exist_ok=True)
+    make_folder(self._sheets)
     file = folder / "metrics.jsonl"
     if file.exists():
       with whole_file(file) as partial:
         partial.write_text("".join(_read_rows(file, step)))
-    self._metrics = file.open("a")
+    self._metrics = open_lines(file)
     self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
   def __enter__(self) -> Self:
@@ -54,7 +56,7 @@ class MetricWriter:
 def _read_rows(file: Path, last_step: int) -> list[str]:
   """Reads the rows up to a step; a killed run may have left half a row after them."""
   rows = []
-  for row in file.read_text(errors="replace").splitlines():
+  for row in read_lines(file):
     try:
       step = json.loads(row)["step"]
     except ValueError:
