@@ -27,7 +27,7 @@ from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import writing
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.lines import open_lines
-from hvsjnd_jax.data.paths import list_folder, tell_reason
+from hvsjnd_jax.data.paths import exists, list_folder, tell_reason
 from hvsjnd_jax.runtime.processes import barrier
 
 Record = dict[str, Any]
@@ -195,7 +195,7 @@ def _read(file: Path) -> tuple[Settings, dict[str, Record]]:
   """Reads the file and its parts, but for lines that a killed process left half written."""
   former: Settings = {}
   records: dict[str, Record] = {}
-  for source in (source for source in [file, *_find_parts(file)] if source.exists()):
+  for source in filter(exists, [file, *_find_parts(file)]):
     lines = _read_lines(source)
     settings = next(lines, {}).get("settings")
     if not settings:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from hvsjnd_jax.data.paths import is_remote, tell_reason
 
 
 def make_folder(folder: Path) -> None:
-  """Makes a folder for results, unless there is one; object stores need none.
+  """Makes a folder for results, unless there is one; in an object store, tries to write to it.
 
   Raises:
     UsageError: If it cannot be made, or is read-only.
   """
   if is_remote(folder):
+    trial = folder / f"trial-{uuid.uuid4().hex}"
+    with writing(folder):
+      trial.write_bytes(b"")
+      trial.unlink()
     return
   try:
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hvsjnd_jax.cli.outputs import make_folder, writing
+from hvsjnd_jax.cli.outputs import writing
 from hvsjnd_jax.cli.saved_images import ORIGINAL, THUMBNAIL, output, write_thumbnail
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.evaluation.comparison import CASES, Case, Comparison
 from hvsjnd_jax.ops.types import Pixels
@@ -57,7 +58,7 @@ def save_comparison(
     UsageError: If one cannot be written.
   """
   with writing(stem):
-    make_folder(stem.parent)
+    paths.make_folder(stem.parent)
     write_png(output(stem, ORIGINAL), pixels)
     for model, names in name_copies(models).items():
       for case, name in zip(SAVED, names, strict=True):

@@ -15,9 +15,9 @@ from jaxtyping import Float, UInt8
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import make_folder, writing
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import Picture, place, to_uint8, write_npy, write_png
-from hvsjnd_jax.data.paths import is_remote
 from hvsjnd_jax.evaluation.evaluate import Copy, Evaluation
 from hvsjnd_jax.evaluation.vision_maps import (
   VISION_MODELS,
@@ -156,7 +156,7 @@ def _find_common_folder(files: list[Path]) -> Path:
   Raises:
     UsageError: If some are on a disk, and others in an object store.
   """
-  if len({is_remote(file) for file in files}) > 1:
+  if len({paths.is_remote(file) for file in files}) > 1:
     raise UsageError("--save: expected images of one place, not of a disk and an object store")
   shared = set.intersection(*({*file.parents} for file in files))
   return max(shared, key=lambda folder: len(folder.parts))
@@ -180,7 +180,7 @@ def save_outputs(stem: Path, names: Sequence[str], picture: Picture, evaluated: 
     UsageError: If one cannot be written.
   """
   with writing(stem):
-    make_folder(stem.parent)
+    paths.make_folder(stem.parent)
     for index, copy in enumerate(evaluated.copies):
       draw = _list_drawings(picture, evaluated, copy)
       for name in names:

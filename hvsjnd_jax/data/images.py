@@ -16,7 +16,13 @@ from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.color_tags import HDRError
 from hvsjnd_jax.data.decoding import Picture, decode
 from hvsjnd_jax.data.formats import EXTENSIONS, ImageError, open_image
-from hvsjnd_jax.data.paths import explain_storage_error, is_remote, list_objects, tell_reason
+from hvsjnd_jax.data.paths import (
+  exists,
+  explain_storage_error,
+  is_remote,
+  list_objects,
+  tell_reason,
+)
 from hvsjnd_jax.ops.types import Pixels
 
 
@@ -43,8 +49,7 @@ def find_images(
   found: dict[Path, Path] = {}  # by `place`
   skipped: dict[Path, Path] = {}
   for path in paths:
-    # Path.exists raises if a name is too long.
-    if not (path.exists() if is_remote(path) else os.path.exists(path)):
+    if not exists(path):
       raise FileNotFoundError(f"no such file or folder: {path}")
     named = not path.is_dir()
     for file in [path] if named else sorted(_walk(path, leave_out)):

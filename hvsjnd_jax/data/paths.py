@@ -80,6 +80,11 @@ def refuse_remote(path: Path, use: str) -> Path:
   return path
 
 
+def exists(path: Path) -> bool:
+  """Whether there is a file or folder; no name is too long to ask."""
+  return path.exists() if is_remote(path) else os.path.exists(path)
+
+
 def make_folder(folder: Path) -> None:
   """Makes a folder and those above it; object stores need none."""
   if not is_remote(folder):

@@ -43,6 +43,7 @@ from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
 from hvsjnd_jax.cli.options import add_json, add_max_megapixels, apply_max_megapixels, parse_path
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.images import Picture, write_npy, write_png
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
@@ -187,7 +188,7 @@ def _score_all(
 
 def _write_maps(stem: Path, maps: _Maps) -> None:
   with writing(stem):
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(stem.parent)
     for model, values in maps:
       named = stem.with_name(f"{stem.name}_{model.name}")
       write_npy(named.with_name(f"{named.name}.npy"), values)

@@ -74,7 +74,7 @@ class Checkpoints:
     doubtful = None
     if not jax.process_index():
       try:
-        doubtful = settle_steps(self._folder, hashes=_HASHES, read_only=read_only)
+        doubtful = settle_steps(self._folder, hashes=_HASHES, notes=_NOTES, read_only=read_only)
       except OSError as error:
         raise self._cannot_write(error) from None
     if doubtful:

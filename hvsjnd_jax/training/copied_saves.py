@@ -25,7 +25,7 @@ _MARK = "commit_success.txt"
 _TIMES = "_CHECKPOINT_METADATA"
 
 
-def settle_steps(folder: Path, *, hashes: str, read_only: bool) -> Path | None:
+def settle_steps(folder: Path, *, hashes: str, notes: str, read_only: bool) -> Path | None:
   """Deletes this run's own unfinished saves, and marks those of its copied ones that are whole.
 
   Nothing else is deleted: not what cannot be told, nor what is in part deleted or copied.
@@ -33,6 +33,7 @@ def settle_steps(folder: Path, *, hashes: str, read_only: bool) -> Path | None:
   Args:
     folder: The checkpoints.
     hashes: The item that holds the hashes of all others' arrays.
+    notes: The other item without arrays.
     read_only: Whether to delete nothing.
 
   Returns:
@@ -41,24 +42,23 @@ def settle_steps(folder: Path, *, hashes: str, read_only: bool) -> Path | None:
   if not folder.is_dir():
     return None
   steps = sorted((step for step in folder.iterdir() if step.name.isdecimal()), key=_number)
-  unmarked = [step for step in steps if not (step / _MARK).exists()]
-  unfinished = [step for step in unmarked if _is_unfinished(step)]
-  if not read_only:
-    for step in unfinished:
-      _delete(step)
-  if not is_remote(folder):  # where all others count as finished, and are checked when restored
-    return None
-  whole = max((_number(step) for step in steps if step not in unmarked), default=0)
-  doubtful = None
-  for step in unmarked:
-    if step in unfinished:
+  newest, doubtful = 0, None
+  for step in steps:
+    if (step / _MARK).exists():
+      newest = _number(step)
       continue
-    if _is_whole(step, hashes):
-      _mark(step)
-      whole = _number(step)
-    else:
+    unfinished = _is_unfinished(step)
+    if not (unfinished or is_remote(step)):
+      continue  # on a disk, it counts as finished, and is checked when it is restored
+    if _is_whole(step, hashes, notes):
+      newest = _number(step)
+      if is_remote(step):
+        _mark(step)
+    elif not unfinished:
       doubtful = step
-  return doubtful if doubtful and _number(doubtful) > whole else None
+    elif not read_only:
+      _delete(step)
+  return doubtful if doubtful and _number(doubtful) > newest else None
 
 
 def _number(step: Path) -> int:
@@ -81,9 +81,10 @@ def _delete(step: Path) -> None:
     shutil.rmtree(step)
 
 
-def _is_whole(step: Path, hashes: str) -> bool:
-  """Whether every array is there that has a hash, with that hash."""
+def _is_whole(step: Path, hashes: str, notes: str) -> bool:
+  """Whether the notes are there, and every array that has a hash, with that hash."""
   try:
+    json.loads((step / notes / "metadata").read_bytes())
     saved: dict[str, Any] = json.loads((step / hashes / "metadata").read_bytes())
     return all(
       _hash_arrays(step / item) == sorted(leaves.values()) for item, leaves in saved.items()
