@@ -121,6 +121,7 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   Raises:
     WeightsError: If the folder holds no weights or damaged ones: the manifest's hash and
       every name, shape and type are checked.
+    PathError: If the package for gs:// is missing.
     ValueError: If `dtype` is no type of floats of 16 bits or more.
 
   Examples:

@@ -45,7 +45,7 @@ def parse_path(path: str | os.PathLike[str]) -> Path:
   if not text.removeprefix(_SCHEME).strip("/"):
     raise PathError(f"{text}: expected a bucket, as in gs://BUCKET/FOLDER")
   if importlib.util.find_spec("gcsfs") is None:
-    raise PathError(f"{text}: gs:// needs a package more: pip install 'hvsjnd_jax[gcs]'")
+    raise PathError(f"{text}: gs:// needs another package: pip install 'hvsjnd_jax[gcs]'")
   _prepare_storage()
   from etils import epath
 

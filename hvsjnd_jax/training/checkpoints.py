@@ -1,6 +1,7 @@
 """Checkpoints of a stage, written by Orbax, with a hash of every array beside them."""
 
 import gc
+import glob
 import hashlib
 import re
 import sys
@@ -48,7 +49,7 @@ class Checkpoints:
     read_only: Whether to delete nothing, because a run may be writing to the folder.
 
   Raises:
-    CheckpointError: If the newest one was copied in part.
+    CheckpointError: If the newest one was copied in part, or Orbax cannot save to such a path.
   """
 
   def __init__(
@@ -57,6 +58,13 @@ class Checkpoints:
     kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
     if keep_every_steps:
       kept.append(policies.EveryNSteps(keep_every_steps))
+    if glob.has_magic(str(folder)) and not read_only:
+      # It would look for each process's part of a save by a pattern that begins with the path, find
+      # none, and call the save finished.
+      raise CheckpointError(
+        f"{folder}: Orbax cannot save where a folder's name holds *, ? or [; choose another "
+        "--workdir"
+      )
     # Orbax refuses relative paths.
     self._folder = folder if is_remote(folder) else folder.absolute()
     self._settle(read_only=read_only)

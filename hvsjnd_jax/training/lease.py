@@ -90,8 +90,7 @@ class Lease:
     try:
       create(self._name(newest + 1), _describe(beat=0))
     except FileExistsError:
-      self._refuse_living(self._name(newest + 1))
-      raise self._taken("of unknown place") from None
+      raise self._taken("begun at the same moment") from None
     for number in held:
       self._name(number).unlink(missing_ok=True)
     return newest + 1

@@ -120,7 +120,7 @@ def test_other_stores_and_a_missing_package_are_told_in_a_line(
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   for option in ("--save", "--jsonl", "--json", "--path"):
     assert fail(capsys, option, "gs://a/b").endswith(
-      f"argument {option}: gs://a/b: gs:// needs a package more: pip install 'hvsjnd_jax[gcs]'"
+      f"argument {option}: gs://a/b: gs:// needs another package: pip install 'hvsjnd_jax[gcs]'"
     )
   assert "pip install 'hvsjnd_jax[gcs]'" in fail(capsys, "--model", "gs://a/b")
   assert not list(tmp_path.iterdir())  # no folder that is called "gs:"

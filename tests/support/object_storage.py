@@ -22,7 +22,7 @@ BUCKET = "jnd-bucket"
 
 @contextlib.contextmanager
 def emulated_storage() -> Iterator[str]:
-  """Runs the emulator and leads gcsfs, Orbax, TensorStore and tensorboardX to it.
+  """Runs the emulator and leads gcsfs, Orbax and TensorStore to it.
 
   Skips the test where the packages are missing.
 

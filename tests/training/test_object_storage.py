@@ -1,6 +1,7 @@
 """Runs in an object store, copies of runs, and who may write to one; against an emulator."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ MARK = "commit_success.txt"
 @pytest.fixture
 def remote(bucket: str, request: pytest.FixtureRequest) -> Path:
   """A folder in the object store, of this test alone."""
-  return parse_path(f"{bucket}/{request.node.name}")
+  name = re.sub(r"\W+", "-", request.node.name)  # Orbax would take brackets for a pattern
+  return parse_path(f"{bucket}/{name}")
 
 
 class StopError(Exception):
