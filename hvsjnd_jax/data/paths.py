@@ -7,6 +7,7 @@ added to, and lies in no folder that must be made.
 
 import functools
 import importlib.util
+import logging
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -56,6 +57,8 @@ def parse_path(path: str | os.PathLike[str]) -> Path:
 def _prepare_storage() -> None:
   from fsspec.config import conf
 
+  # It would print a traceback of what it raises as well.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   os.environ.setdefault("EPATH_USE_TF", "false")  # epath would else prefer TensorFlow
   # Other processes write to the same folders, and Orbax itself not only through gcsfs.
   conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
