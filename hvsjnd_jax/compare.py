@@ -44,6 +44,7 @@ from hvsjnd_jax.cli.options import (
   add_photographs,
   apply_max_megapixels,
   check_models,
+  parse_path,
   parse_psnr,
 )
 from hvsjnd_jax.cli.outputs import check_output, write_json, writing
@@ -115,7 +116,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--save",
-    type=Path,
+    type=parse_path,
     metavar="DIR",
     help="write all images, noisy copies and maps to this folder, and index.html, a page to look "
     "at them",
@@ -134,7 +135,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parse_sheet(text: str) -> Path:
-  file = Path(text)
+  file = parse_path(text)
   if file.suffix.lower() != ".png":  # the noise is to be seen as it is, and so without loss
     raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text}")
   return file

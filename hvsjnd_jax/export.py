@@ -32,7 +32,7 @@ from jax.export import export as export_function
 from jaxtyping import Array
 
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
-from hvsjnd_jax.cli.options import add_model, load_model
+from hvsjnd_jax.cli.options import add_model, load_model, parse_path
 from hvsjnd_jax.cli.outputs import check_output, writing
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.estimator import estimate
@@ -120,7 +120,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
       help=f"{side} of the images; another one needs another file",
     )
   parser.add_argument(
-    "--out", type=Path, metavar="FILE", help="file to write (default: jnd_HEIGHTxWIDTH.bin)"
+    "--out", type=parse_path, metavar="FILE", help="file to write (default: jnd_HEIGHTxWIDTH.bin)"
   )
   parser.add_argument(
     "--platforms",

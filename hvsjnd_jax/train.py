@@ -38,7 +38,12 @@ from absl import logging
 
 from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.config_file import load_config
-from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels, parse_level
+from hvsjnd_jax.cli.options import (
+  add_max_megapixels,
+  apply_max_megapixels,
+  parse_level,
+  parse_path,
+)
 from hvsjnd_jax.cli.train_progress import TrainProgress
 from hvsjnd_jax.runtime.allocator import keep_freed_memory
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
@@ -120,13 +125,18 @@ def _make_parser() -> argparse.ArgumentParser:
     "not be there, and print what a step costs",
   )
   parser.add_argument("--config", metavar="FILE", help="the settings, such as configs/default.py")
-  parser.add_argument("--workdir", type=Path, metavar="DIR", help="the working folder of the run")
+  parser.add_argument(
+    "--workdir",
+    type=parse_path,
+    metavar="DIR",
+    help="the working folder of the run, on a disk or in an object store (gs://BUCKET/FOLDER)",
+  )
   parser.add_argument(
     "--multihost", action="store_true", help="join the other hosts' processes (TPU pod, SLURM, ...)"
   )
   add_max_megapixels(parser)
   parser.add_argument(
-    "--out", type=Path, metavar="DIR", help="with export: the folder of weights to write"
+    "--out", type=parse_path, metavar="DIR", help="with export: the folder of weights to write"
   )
   parser.add_argument(
     "--level",
@@ -167,8 +177,6 @@ def _check_options(
   for name in given:
     if name not in allowed:
       parser.error(f"--{name.replace('_', '-')} is of no use with {args.action or 'training'}")
-  if "://" in str(args.workdir):
-    parser.error(f"--workdir {args.workdir}: expected a folder; mount the bucket as one")
 
 
 def _train(config: TrainConfig, workdir: Path) -> None:

@@ -23,6 +23,7 @@ import safetensors.numpy
 from flax import nnx, traverse_util
 from flax.typing import Dtype
 
+from hvsjnd_jax.data.paths import is_remote, parse_path, tell_reason
 from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
 from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel, check_dtype
@@ -106,10 +107,10 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   """Loads a JND model, ready for `estimate`.
 
   Args:
-    weights: A folder written by the converter or by `train export`, or the name of shipped
-      weights: "default", "fast", which do without HVS-SD, or "paper", which follow the paper
-      exactly. Their model cards are in the package, under hvsjnd_jax/assets. ("./default" is
-      a folder of that name.)
+    weights: A folder written by the converter or by `train export`, on a disk or in an object
+      store (gs://), or the name of shipped weights: "default", "fast", which do without HVS-SD,
+      or "paper", which follow the paper exactly. Their model cards are in the package, under
+      hvsjnd_jax/assets. ("./default" is a folder of that name.)
     dtype: What the layers compute in, such as bfloat16 on GPUs and TPUs; weights, images
       and maps stay float32. None means float32. docs/speed.md says what bfloat16 costs.
 
@@ -120,6 +121,7 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
   Raises:
     WeightsError: If the folder holds no weights or damaged ones: the manifest's hash and
       every name, shape and type are checked.
+    PathError: If the package for gs:// is missing.
     ValueError: If `dtype` is no type of floats of 16 bits or more.
 
   Examples:
@@ -162,7 +164,7 @@ def load_classifier(folder: Folder | None) -> ResNet34:
 
 def _load_backbone(network: str, kind: type[_Module], folder: Folder | None) -> _Module:
   manifest = read_backbone_manifest(network, folder)
-  file = Path(folder or "") / WEIGHTS_FILE
+  file = parse_path(folder or "") / WEIGHTS_FILE
   return _fill(kind, _read_arrays(file, manifest), source=str(file), prefix=f"{network}.")
 
 
@@ -170,7 +172,7 @@ def _read_arrays(file: Path, manifest: Mapping[str, Any]) -> dict[str, np.ndarra
   try:
     data = file.read_bytes()
   except OSError as error:
-    raise WeightsError(f"{file}: {error.strerror}") from None
+    raise WeightsError(f"{file}: {tell_reason(error)}") from None
   if (found := hashlib.sha256(data).hexdigest()) != manifest["sha256"]:
     raise WeightsError(
       f"{file}: damaged: its SHA-256 is {found}, the manifest says {manifest['sha256']}"
@@ -289,13 +291,13 @@ def read_backbone_manifest(network: str, folder: Folder | None) -> dict[str, Any
     f"get {file} {place}, and convert it in a clone of the repository: "
     f"python -m convert.from_torch --{network} {file} --out DIR"
   )
-  if folder is None or not os.path.lexists(folder):
+  if folder is None or not _is_taken(parse_path(folder)):
     absent = "no folder given" if folder is None else f"{folder}: no such folder"
     raise WeightsError(
       f"{title} is needed, and does not come with this package ({absent}): {advice}"
     )
   try:
-    return _read_manifest(Path(folder) / MANIFEST_FILE, (network,))
+    return _read_manifest(parse_path(folder) / MANIFEST_FILE, (network,))
   except WeightsError as error:
     raise WeightsError(f"{error}. For {title}, {advice}") from None
 
@@ -322,7 +324,7 @@ def _read_manifest(file: Path, *choices: Sequence[str]) -> dict[str, Any]:
   try:
     manifest = json.loads(file.read_bytes())
   except OSError as error:
-    raise WeightsError(f"{file}: {error.strerror}; expected a folder of weights") from None
+    raise WeightsError(f"{file}: {tell_reason(error)}; expected a folder of weights") from None
   except (ValueError, RecursionError) as error:
     raise WeightsError(f"{file}: expected JSON: {error}") from None
   if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -339,7 +341,12 @@ def _read_manifest(file: Path, *choices: Sequence[str]) -> dict[str, Any]:
 
 
 def _locate(weights: Folder) -> Path:
-  return _ASSETS / weights if weights in SHIPPED else Path(weights)
+  return _ASSETS / weights if weights in SHIPPED else parse_path(weights)
+
+
+def _is_taken(path: Path) -> bool:
+  """Whether there is anything at a path, also a link that leads nowhere."""
+  return path.exists() if is_remote(path) else os.path.lexists(path)
 
 
 def describe_architecture(model: JNDModel) -> dict[str, int | None]:
@@ -349,6 +356,8 @@ def describe_architecture(model: JNDModel) -> dict[str, int | None]:
 
 def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> None:
   """Writes a weights folder, either all of it or nothing.
+
+  In an object store, what a process that is killed leaves of it has no manifest, and is refused.
 
   Args:
     folder: A folder that is empty or does not exist yet.
@@ -365,11 +374,12 @@ def save(folder: Path, model: AnyModel, *, provenance: Mapping[str, Any]) -> Non
     ["the paper's"]
   """
   try:
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    folder = parse_path(folder)
+    if _is_taken(folder) and (not folder.is_dir() or any(folder.iterdir())):
       raise WeightsError(f"{folder}: exists and is not an empty folder; choose another")
     _write(folder, model, provenance)
   except OSError as error:
-    raise WeightsError(f"{folder}: cannot be written: {error.strerror}") from None
+    raise WeightsError(f"{folder}: cannot be written: {tell_reason(error)}") from None
 
 
 def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None:
@@ -401,6 +411,10 @@ def _write(folder: Path, model: AnyModel, provenance: Mapping[str, Any]) -> None
 
 
 def _write_folder(folder: Path, data: bytes, manifest: str) -> None:
+  if is_remote(folder):  # where no folder can be renamed, and the manifest, written last, tells
+    (folder / WEIGHTS_FILE).write_bytes(data)
+    (folder / MANIFEST_FILE).write_text(manifest)
+    return
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
   try:

@@ -24,6 +24,7 @@ from hvsjnd_jax.weights import build_model, save
 from tests.support.golden_backbones import build
 from tests.support.golden_weights import draw_state
 from tests.support.models import unsettle
+from tests.support.object_storage import emulated_storage
 
 # Tolerances are those of float32 on a CPU; an accelerator may multiply in lower precision.
 if "JAX_PLATFORMS" not in os.environ:
@@ -173,6 +174,13 @@ def fast_model() -> JNDModel:
 @pytest.fixture(scope="session")
 def small_hvs_sd(small_model: JNDModel) -> HVSSD:
   return small_model.require_hvs_sd("test")
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+  """The address of a bucket in an emulator of object storage, which the tests share."""
+  with emulated_storage() as address:
+    yield address
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from typing import TextIO
 import jax
 
 from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.lines import open_lines, read_lines
+from hvsjnd_jax.data.paths import list_folder
 
 # The runs that an image may kill before it is left out.
 MOST_KILLED = 2
@@ -76,9 +78,12 @@ class Attempts:
     self._lines: TextIO | None = None
 
   def note(self, path: Path) -> None:
-    """Notes an image at once: the note is there even if the process is killed the next moment."""
+    """Notes an image at once: the note is there even if the process is killed the next moment.
+
+    In an object store, the first note is, and the others after some seconds; see `open_lines`.
+    """
     if self._lines is None:
-      self._lines = self._file.open("a")
+      self._lines = open_lines(self._file)
     self._lines.write(json.dumps(str(path)) + "\n")
     self._lines.flush()
 
@@ -95,14 +100,13 @@ def _name_killed(file: Path) -> Path:
 
 def _find_left(file: Path) -> list[Path]:
   is_trying = re.compile(re.escape(file.name) + r"\.trying\d*").fullmatch
-  return [other for other in file.parent.iterdir() if is_trying(other.name)]
+  return [other for other in list_folder(file.parent) if is_trying(other.name)]
 
 
 def _read_paths(trying: Path) -> set[str]:
   """Reads the images noted, but for the last one if its line is torn: it was not yet tried."""
   paths = set()
-  with trying.open(errors="replace") as lines:
-    for line in lines:
-      with contextlib.suppress(ValueError):
-        paths.add(json.loads(line))
+  for line in read_lines(trying):
+    with contextlib.suppress(ValueError):
+      paths.add(json.loads(line))
   return paths

@@ -22,6 +22,7 @@ import flax
 import jax
 
 import hvsjnd_jax
+from hvsjnd_jax.data.paths import explain_storage_error
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.devices import explain_missing_device
 
@@ -118,15 +119,22 @@ def run_command(
     _abandon_stdout()
     _say(name, error)
     status = FAILED
-  except (AssertionError, RuntimeError) as error:
-    missing = explain_missing_device(error)
-    if missing is None:
+  except Exception as error:
+    reason = _explain(error)
+    if reason is None:
       raise
-    _say(name, missing)
-    status = missing.status
+    _say(name, reason)
+    status = FAILED
   if not together:
     _leave_other_processes(status)
   return status
+
+
+def _explain(error: Exception) -> HVSJNDError | str | None:
+  """Says what a user can mend in an error of JAX or of the object store; None for all others."""
+  if isinstance(error, AssertionError | RuntimeError):
+    return explain_missing_device(error)
+  return explain_storage_error(error)
 
 
 def report_error(command: str, subject: object, error: object) -> None:

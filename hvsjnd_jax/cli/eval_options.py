@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from hvsjnd_jax.cli.command import make_parser
-from hvsjnd_jax.cli.options import add_model, add_photographs, parse_psnr, parse_scales
+from hvsjnd_jax.cli.options import add_model, add_photographs, parse_path, parse_psnr, parse_scales
 from hvsjnd_jax.cli.saved_images import OUTPUTS, parse_outputs
 from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA
 from hvsjnd_jax.metrics import METRICS
@@ -58,7 +57,7 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--calibration",
-    type=Path,
+    type=parse_path,
     metavar="FILE",
     help="the calibration.json of a study with people, which has the lmbda of --jnd 1",
   )
@@ -75,13 +74,13 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--vgg16",
-    type=Path,
+    type=parse_path,
     metavar="DIR",
     help="for dists: a folder with VGG16's weights, made by convert.from_torch in a clone",
   )
   parser.add_argument(
     "--save",
-    type=Path,
+    type=parse_path,
     metavar="DIR",
     help="write pictures of each image to this folder, and index.html, a page to look at them",
   )
@@ -97,7 +96,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 def _add_corpora(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--jsonl",
-    type=Path,
+    type=parse_path,
     metavar="FILE",
     help="write a line of JSON for each image as soon as it is done, and go on from FILE if it "
     "exists",

@@ -7,8 +7,8 @@ and when it ends, the first process makes one file of them all. `attempts` descr
 beside it.
 """
 
+import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +26,8 @@ from hvsjnd_jax.cli.attempts import (
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import writing
 from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.lines import open_lines
+from hvsjnd_jax.data.paths import exists, list_folder, tell_reason
 from hvsjnd_jax.runtime.processes import barrier
 
 Record = dict[str, Any]
@@ -165,7 +167,7 @@ class RecordWriter:
       _write(file, settings, [])
     self._file = file
     with writing(file):
-      self._lines = file.open("a")
+      self._lines = open_lines(file)
 
   def __enter__(self) -> Self:
     return self
@@ -180,7 +182,10 @@ class RecordWriter:
       self._attempts.note(path)
 
   def add(self, record: Record) -> None:
-    """Adds a record at once: it is there even if the process is killed the next moment."""
+    """Adds a record at once: it is there even if the process is killed the next moment.
+
+    In an object store, the records of the last seconds are not; see `open_lines`.
+    """
     with writing(self._file):
       self._lines.write(json.dumps(record) + "\n")
       self._lines.flush()
@@ -190,7 +195,7 @@ def _read(file: Path) -> tuple[Settings, dict[str, Record]]:
   """Reads the file and its parts, but for lines that a killed process left half written."""
   former: Settings = {}
   records: dict[str, Record] = {}
-  for source in filter(os.path.exists, [file, *_find_parts(file)]):
+  for source in filter(exists, [file, *_find_parts(file)]):
     lines = _read_lines(source)
     settings = next(lines, {}).get("settings")
     if not settings:
@@ -209,15 +214,15 @@ def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
   if not file.is_file():  # opening a named pipe would wait for a writer
     return
   try:
-    with file.open(errors="replace") as lines:
+    with io.TextIOWrapper(file.open("rb"), errors="replace") as lines:
       yield from map(_parse, lines)
   except OSError as error:
-    raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+    raise UsageError(f"{file}: cannot be read: {tell_reason(error)}") from None
 
 
 def _find_parts(file: Path) -> list[Path]:
   is_part = re.compile(re.escape(file.name) + r"\.part\d+").fullmatch
-  return [other for other in file.parent.iterdir() if is_part(other.name)]
+  return [other for other in list_folder(file.parent) if is_part(other.name)]
 
 
 def _parse(line: str) -> dict[str, Any]:

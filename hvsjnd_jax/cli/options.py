@@ -8,6 +8,7 @@ from typing import get_args
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.cli.command import UsageError
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.formats import limit_pixels
 from hvsjnd_jax.evaluation.estimators import has_networks, is_estimator, list_estimators
 from hvsjnd_jax.model.jnd_map import Resolution
@@ -22,7 +23,7 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
   """Adds the options of every command that reads photographs."""
   parser.add_argument(
     "--path",
-    type=Path,
+    type=parse_path,
     nargs="+",
     action="extend",
     metavar="FILE|DIR",
@@ -40,7 +41,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
   """Adds the option of every command that writes a report."""
   parser.add_argument(
     "--json",
-    type=Path,
+    type=parse_path,
     metavar="FILE",
     help="write all results as JSON; - is standard output, and all else then goes to stderr",
   )
@@ -119,6 +120,31 @@ def check_models(option: str, names: Sequence[str]) -> None:
     if not is_estimator(name):
       known = ", ".join(list_estimators())
       raise UsageError(f"{option}: unknown model {name!r}; known: {known}, folders of weights")
+
+
+def parse_path(text: str) -> Path:
+  """Parses a path on a disk or in an object store (gs://), as the type of an option.
+
+  Raises:
+    ArgumentTypeError: If it can be neither.
+  """
+  try:
+    return paths.parse_path(text)
+  except paths.PathError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parse_local_path(text: str) -> Path:
+  """Parses a path on a disk, as the type of an option of what cannot work in an object store.
+
+  Raises:
+    ArgumentTypeError: If it is an address.
+  """
+  if "://" in text:
+    raise argparse.ArgumentTypeError(
+      f"{text}: must be on a disk; gcloud storage cp -r copies folders from and to gs://"
+    )
+  return Path(text)
 
 
 def parse_psnr(text: str) -> float:

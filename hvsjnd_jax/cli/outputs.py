@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,21 @@ from typing import Any
 from hvsjnd_jax.cli.command import STDOUT, UsageError, print_report
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import place
+from hvsjnd_jax.data.paths import is_remote, tell_reason
 
 
 def make_folder(folder: Path) -> None:
-  """Makes a folder for results, unless there is one.
+  """Makes a folder for results, unless there is one; in an object store, tries to write to it.
 
   Raises:
     UsageError: If it cannot be made, or is read-only.
   """
+  if is_remote(folder):
+    trial = folder / f"trial-{uuid.uuid4().hex}"
+    with writing(folder):
+      trial.write_bytes(b"")
+      trial.unlink()
+    return
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -71,4 +79,4 @@ def writing(file: Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from None
+    raise UsageError(f"{file}: cannot be written: {tell_reason(error)}") from None

@@ -19,6 +19,7 @@ from hvsjnd_jax.cli.saved_images import (
   name_output,
 )
 from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.evaluation.comparison import CASES, Case
 from hvsjnd_jax.evaluation.scores import CHANNEL_PSNR, ImageScores, ScoreTable, list_scores
 from hvsjnd_jax.evaluation.tables import DIGITS
@@ -139,7 +140,7 @@ def describe_evaluation(
     scores=[_describe_score(name) for name in scores],
     entries=[
       Entry(
-        Path(record["saved"]).relative_to(folder),
+        parse_path(record["saved"]).relative_to(folder),
         *(record["path"], record["width"], record["height"]),
         [[[copy[name] for name in scores]] for copy in list_copies(record)],
       )

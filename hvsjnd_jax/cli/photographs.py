@@ -18,6 +18,7 @@ from hvsjnd_jax.data.images import (
   read_picture,
   read_size,
 )
+from hvsjnd_jax.data.paths import is_remote, parse_path
 from hvsjnd_jax.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from hvsjnd_jax.data.video import Video
 from hvsjnd_jax.model import windows
@@ -113,7 +114,7 @@ def _expand(paths: list[Path]) -> Iterator[Path]:
   for path in paths:
     if path == Path("-"):
       yield from _read_list()
-    elif glob.has_magic(str(path)) and not os.path.lexists(path):
+    elif glob.has_magic(str(path)) and not is_remote(path) and not os.path.lexists(path):
       matches = sorted(glob.glob(str(path), recursive=True))
       if not matches:
         raise UsageError(f"--path {path}: nothing matches")
@@ -126,7 +127,7 @@ def _read_list() -> list[Path]:
   """Reads the paths on stdin: one a line, or ending in NUL as `find -print0` writes them."""
   data = b"" if sys.stdin is None else sys.stdin.buffer.read()
   lines = data.split(b"\0") if b"\0" in data else data.splitlines()
-  paths = [Path(os.fsdecode(line)) for line in lines if line]
+  paths = [parse_path(os.fsdecode(line)) for line in lines if line]
   if not paths:
     raise UsageError("--path -: expected paths on standard input, one a line, got none")
   return paths

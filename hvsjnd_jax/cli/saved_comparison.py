@@ -17,6 +17,7 @@ from hvsjnd_jax.cli.saved_images import (
   output,
   write_thumbnail,
 )
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.evaluation.comparison import CASES, SCORED, Case, Comparison
 from hvsjnd_jax.evaluation.estimators import has_attention
@@ -119,7 +120,7 @@ def save_comparison(
         if (picture := _find_picture(compared, case, model, kind)) is not None:
           pictures[name] = picture
   with writing(stem):
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(stem.parent)
     for name, picture in pictures.items():
       write_png(output(stem, name), picture)
     if has_page(outputs):

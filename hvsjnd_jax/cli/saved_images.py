@@ -6,7 +6,6 @@ has another scale than the first one's hold it: `photo_distorted.png`, `photo_di
 """
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.cli.outputs import make_folder, writing
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import Picture, place, to_uint8, write_npy, write_png
 from hvsjnd_jax.evaluation.evaluate import Copy, Evaluation
@@ -137,7 +137,7 @@ def make_stems(files: list[Path], folder: Path, names: Sequence[str]) -> dict[Pa
   """
   make_folder(folder)
   places = {file: place(file) for file in files}
-  root = os.path.commonpath([path.parent for path in places.values()])
+  root = _find_common_folder(list(places.values()))
   stems = {file: folder / path.relative_to(root).with_suffix("") for file, path in places.items()}
   if len(set(stems.values())) < len(files):
     stems = {file: folder / path.relative_to(root) for file, path in places.items()}
@@ -150,6 +150,18 @@ def make_stems(files: list[Path], folder: Path, names: Sequence[str]) -> dict[Pa
           f"{output(stem, name)} is an image to evaluate; choose another folder for --save"
         )
   return stems
+
+
+def _find_common_folder(files: list[Path]) -> Path:
+  """Returns the folder that all files are in, somewhere below it.
+
+  Raises:
+    UsageError: If some are on a disk, and others in an object store.
+  """
+  if len({paths.is_remote(file) for file in files}) > 1:
+    raise UsageError("--save: expected images of one place, not of a disk and an object store")
+  shared = set.intersection(*({*file.parents} for file in files))
+  return max(shared, key=lambda folder: len(folder.parts))
 
 
 def output(stem: Path, name: str) -> Path:
@@ -170,7 +182,7 @@ def save_outputs(stem: Path, names: Sequence[str], picture: Picture, evaluated: 
     UsageError: If one cannot be written.
   """
   with writing(stem):
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(stem.parent)
     for index, copy in enumerate(evaluated.copies):
       draw = _list_drawings(picture, evaluated, copy)
       for name in names:

@@ -17,10 +17,14 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hvsjnd_jax.cli.command import advise_packages, make_parser, report_error, run_command
-from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels
+from hvsjnd_jax.cli.options import (
+  add_max_megapixels,
+  apply_max_megapixels,
+  parse_local_path,
+  parse_path,
+)
 from hvsjnd_jax.cli.photographs import tell_skipped
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.photo_source import DataError
@@ -39,10 +43,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("data", __doc__)
   parser.add_argument("action", choices=("build",))
   parser.add_argument(
-    "--images", type=Path, required=True, metavar="DIR", help="folder of photographs; walked"
+    "--images", type=parse_path, required=True, metavar="DIR", help="folder of photographs; walked"
   )
   parser.add_argument(
-    "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
+    "--out",
+    type=parse_local_path,
+    required=True,
+    metavar="DIR",
+    help="folder to write; must not exist",
   )
   parser.add_argument(
     "--tiles",

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from hvsjnd_jax.data.paths import is_remote
 
 
 @contextlib.contextmanager
@@ -11,8 +14,14 @@ def whole_file(path: Path) -> Iterator[Path]:
   """Gives a temporary path to write to, and moves the file to `path` once it is complete.
 
   A link is followed, and its target replaced. A device, such as /dev/stdout, is written to
-  directly.
+  directly. What goes to an object store is written to a disk, and then sent at once.
   """
+  if is_remote(path):
+    with tempfile.TemporaryDirectory() as folder:
+      partial = Path(folder, path.name)
+      yield partial
+      path.write_bytes(partial.read_bytes())
+    return
   if path.exists() and not path.is_file():
     yield path
     return

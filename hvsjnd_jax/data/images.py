@@ -16,6 +16,13 @@ from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.color_tags import HDRError
 from hvsjnd_jax.data.decoding import Picture, decode
 from hvsjnd_jax.data.formats import EXTENSIONS, ImageError, open_image
+from hvsjnd_jax.data.paths import (
+  exists,
+  explain_storage_error,
+  is_remote,
+  list_objects,
+  tell_reason,
+)
 from hvsjnd_jax.ops.types import Pixels
 
 
@@ -42,11 +49,11 @@ def find_images(
   found: dict[Path, Path] = {}  # by `place`
   skipped: dict[Path, Path] = {}
   for path in paths:
-    if not os.path.exists(path):  # Path.exists raises if a name is too long
+    if not exists(path):
       raise FileNotFoundError(f"no such file or folder: {path}")
     named = not path.is_dir()
     for file in [path] if named else sorted(_walk(path, leave_out)):
-      if named or file.suffix.lower() in EXTENSIONS or file.is_dir():
+      if named or file.suffix.lower() in EXTENSIONS or _is_folder(file):
         found.setdefault(place(file), file)
       else:
         skipped.setdefault(place(file), file)
@@ -56,6 +63,9 @@ def find_images(
 
 def _walk(path: Path, leave_out: Path | None) -> Iterator[Path]:
   """Yields all files under a folder, then the folders that cannot be listed."""
+  if is_remote(path):
+    yield from (file for file in list_objects(path) if leave_out not in file.parents)
+    return
   unreadable: list[Path] = []
   ignored = leave_out and leave_out.resolve()
   for folder, subfolders, names in os.walk(
@@ -66,9 +76,13 @@ def _walk(path: Path, leave_out: Path | None) -> Iterator[Path]:
   yield from unreadable
 
 
+def _is_folder(path: Path) -> bool:
+  return not is_remote(path) and path.is_dir()  # objects are not asked, as there may be many
+
+
 def place(file: Path) -> Path:
   """Returns the absolute path, with links in its folder resolved; a link itself keeps its name."""
-  return file.parent.resolve() / file.name
+  return file if is_remote(file) else file.parent.resolve() / file.name
 
 
 def read_image(path: Path) -> Pixels:
@@ -92,6 +106,8 @@ def read_picture(path: Path) -> Picture:
       bomb, is HDR, or holds samples of unknown range.
   """
   with _naming_reason():
+    if is_remote(path):
+      return decode(io.BytesIO(path.read_bytes()))
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
       raise ImageError("a folder that cannot be read")
@@ -125,15 +141,17 @@ def _naming_reason() -> Iterator[None]:
   except Image.DecompressionBombError as error:
     raise ImageError(f"too large to be safe: {error}; --max-megapixels raises the limit") from None
   except Exception as error:  # Pillow's decoders raise anything on damaged bytes
-    if isinstance(error, OSError) and error.strerror:
-      raise ImageError(error.strerror) from None
+    if isinstance(error, OSError) and (error.strerror or isinstance(error, FileNotFoundError)):
+      raise ImageError(tell_reason(error)) from None
+    if reason := explain_storage_error(error):
+      raise ImageError(reason) from None
     raise ImageError(f"damaged or unreadable: {str(error) or type(error).__name__}") from None
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
   """Reads height and width from the file's header, not rotated; None if it cannot be read."""
   try:
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):
       return None
     with path.open("rb") as file, open_image(file) as opened:
       return opened.height, opened.width

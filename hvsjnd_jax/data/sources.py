@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.images import ImageError, Picture, decode_picture, find_images, read_image
+from hvsjnd_jax.data.paths import PathError, parse_path, refuse_remote
 from hvsjnd_jax.data.photo_source import DataError, PhotoSource
 from hvsjnd_jax.data.tiles import TileFolder, holds_tiles, read_manifest
 from hvsjnd_jax.ops.types import Pixels
@@ -71,13 +72,15 @@ class PhotoDataset:
 
   def __init__(self, name: str, split: str):
     try:
-      folder = Path(name)
+      folder = refuse_remote(parse_path(name), "a dataset")
       open_builder = tfds.builder_from_directory if folder.is_dir() else tfds.builder
       builder: Any = open_builder(name)
       encoded = {"image": tfds.decode.SkipDecoding()}
       self._source = builder.as_data_source(split, decoders=encoded)
       self._name = f"{name}, {split}"
       self._version = f"{builder.info.full_name}, {split}"
+    except PathError:
+      raise
     except Exception as error:  # TFDS raises many kinds of errors, with pages of explanation
       reason = str(error).strip().partition("\n")[0]
       raise DataError(f"dataset {name!r}, split {split!r}: {reason}") from None
@@ -169,8 +172,10 @@ def open_photos(config: DataConfig) -> PhotoSource:
     return PhotoDataset(config.tfds, config.tfds_split)
   if config.synthetic:
     return SyntheticPhotos(config.synthetic)
-  folder = Path(config.images)
-  return TileFolder(folder) if holds_tiles(folder) else PhotoFolder(folder)
+  folder = parse_path(config.images)
+  if holds_tiles(folder):
+    return TileFolder(refuse_remote(folder, "tiles"))
+  return PhotoFolder(folder)
 
 
 def check_crops(config: DataConfig, *, crop_px: int) -> None:
@@ -179,5 +184,5 @@ def check_crops(config: DataConfig, *, crop_px: int) -> None:
   Raises:
     DataError: If it cannot.
   """
-  if config.images and holds_tiles(Path(config.images)):
-    read_manifest(Path(config.images)).check(config, crop_px=crop_px)
+  if config.images and holds_tiles(folder := parse_path(config.images)):
+    read_manifest(refuse_remote(folder, "tiles")).check(config, crop_px=crop_px)

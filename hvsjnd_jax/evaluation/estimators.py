@@ -4,7 +4,6 @@ To a user each of them is a "model"; here a model is one with networks.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Float
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.baselines import BASELINES
+from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.model.windows import Analyzer, Window
 from hvsjnd_jax.ops.samples import to_unit
@@ -47,7 +47,7 @@ def list_estimators() -> tuple[str, ...]:
 
 def is_estimator(name: str) -> bool:
   """Tells whether `load_estimator` knows the name, or it is that of a folder."""
-  return name in list_estimators() or (bool(name) and Path(name).is_dir())
+  return name in list_estimators() or (bool(name) and parse_path(name).is_dir())
 
 
 def has_networks(name: str) -> bool:

@@ -40,9 +40,10 @@ from typing import Any
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
-from hvsjnd_jax.cli.options import add_json, add_max_megapixels, apply_max_megapixels
+from hvsjnd_jax.cli.options import add_json, add_max_megapixels, apply_max_megapixels, parse_path
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
+from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.images import Picture, write_npy, write_png
 from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.scores import Backbones, ImageScores
@@ -81,7 +82,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser("metrics", __doc__)
   for side, what in (("distorted", "the image to score"), ("reference", "what it should be")):
     parser.add_argument(
-      f"--{side}", type=Path, required=True, metavar="FILE|DIR", help=f"{what}, or a folder of such"
+      f"--{side}",
+      type=parse_path,
+      required=True,
+      metavar="FILE|DIR",
+      help=f"{what}, or a folder of such",
     )
   parser.add_argument(
     "--metrics",
@@ -91,11 +96,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   add_json(parser)
   parser.add_argument(
-    "--maps", type=Path, metavar="DIR", help="write maps of the visible difference to this folder"
+    "--maps",
+    type=parse_path,
+    metavar="DIR",
+    help="write maps of the visible difference to this folder",
   )
   parser.add_argument(
     "--vgg16",
-    type=Path,
+    type=parse_path,
     metavar="DIR",
     help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
   )
@@ -182,7 +190,7 @@ def _score_all(
 
 def _write_maps(stem: Path, maps: _Maps) -> None:
   with writing(stem):
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(stem.parent)
     for model, values in maps:
       named = stem.with_name(f"{stem.name}_{model.name}")
       write_npy(named.with_name(f"{named.name}.npy"), values)

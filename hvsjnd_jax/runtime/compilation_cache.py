@@ -32,8 +32,9 @@ def keep_compilations(tell: Tell) -> None:
   """
   if not jax.config.values["jax_enable_compilation_cache"]:
     return
-  folder = Path(jax.config.values["jax_compilation_cache_dir"] or _find_folder())
-  if "://" not in str(folder):
+  named = jax.config.values["jax_compilation_cache_dir"] or str(_find_folder())
+  if "://" not in named:  # an object store is JAX's own affair
+    folder = Path(named)
     try:
       _check_writable(folder)
     except OSError as error:
@@ -41,7 +42,7 @@ def keep_compilations(tell: Tell) -> None:
       tell(folder, f"cannot keep compiled code: {error.strerror}; {_ADVICE}")
       return
     _mend_entries(folder, tell)
-  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_compilation_cache_dir", named)
   # By default JAX does not keep what compiles in less than a second, which is most of a start.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

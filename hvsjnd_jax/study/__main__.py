@@ -28,6 +28,7 @@ from hvsjnd_jax.cli.options import (
   add_photographs,
   apply_max_megapixels,
   check_models,
+  parse_local_path,
   parse_scales,
 )
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
@@ -125,7 +126,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     help=f"scales of the noise to show; 2,4,...,40 goes on in equal steps (default: {_LMBDAS})",
   )
   parser.add_argument(
-    "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
+    "--out",
+    type=parse_local_path,
+    required=True,
+    metavar="DIR",
+    help="folder to write; must not exist",
   )
   parser.add_argument(
     "--method",
@@ -158,11 +163,15 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    "results", type=Path, nargs="+", metavar="RESULTS", help="participants' files, or folders"
+    "results",
+    type=parse_local_path,
+    nargs="+",
+    metavar="RESULTS",
+    help="participants' files, or folders",
   )
   parser.add_argument(
     "--out",
-    type=Path,
+    type=parse_local_path,
     metavar="DIR",
     help="write calibration.json, thresholds.csv, psychometric.png and thresholds.png here",
   )

@@ -1,6 +1,7 @@
 """Checkpoints of a stage, written by Orbax, with a hash of every array beside them."""
 
 import gc
+import glob
 import hashlib
 import re
 import sys
@@ -13,10 +14,13 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
+from hvsjnd_jax.data.paths import is_remote
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.runtime.sharding import PyTree, local_copy
+from hvsjnd_jax.training.copied_saves import settle_steps
 from hvsjnd_jax.training.saved_types import OtherTypesError, check_types
 
 _HASHES = "sha256"
@@ -43,6 +47,9 @@ class Checkpoints:
     keep: How many of the newest are kept.
     keep_every_steps: Also keeps, for good, those of every so many steps; 0: none.
     read_only: Whether to delete nothing, because a run may be writing to the folder.
+
+  Raises:
+    CheckpointError: If the newest one was copied in part, or Orbax cannot save to such a path.
   """
 
   def __init__(
@@ -51,15 +58,40 @@ class Checkpoints:
     kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
     if keep_every_steps:
       kept.append(policies.EveryNSteps(keep_every_steps))
-    self._folder = folder.absolute()  # Orbax refuses relative paths
+    if glob.has_magic(str(folder)) and not read_only:
+      # It would look for each process's part of a save by a pattern that begins with the path, find
+      # none, and call the save finished.
+      raise CheckpointError(
+        f"{folder}: Orbax cannot save where a folder's name holds *, ? or [; choose another "
+        "--workdir"
+      )
+    # Orbax refuses relative paths.
+    self._folder = folder if is_remote(folder) else folder.absolute()
+    self._settle(read_only=read_only)
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
         # Deletes the unfinished saves of a killed run. (Orbax's own read_only only warns.)
-        cleanup_tmp_directories=not read_only,
+        # In an object store it would take copied ones for such; `_settle` tells them apart.
+        cleanup_tmp_directories=not read_only and not is_remote(folder),
       ),
     )
+
+  def _settle(self, *, read_only: bool) -> None:
+    doubtful = None
+    if not jax.process_index():
+      try:
+        doubtful = settle_steps(self._folder, hashes=_HASHES, notes=_NOTES, read_only=read_only)
+      except OSError as error:
+        raise self._cannot_write(error) from None
+    if doubtful:
+      raise CheckpointError(
+        f"{doubtful} is no whole checkpoint: it may be a copy that did not end. Copy it again, or "
+        "move it elsewhere."
+      )
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"{self._folder} is settled")
 
   def __enter__(self) -> Self:
     return self

@@ -10,9 +10,11 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from hvsjnd_jax.data.paths import is_remote, tell_reason
 from hvsjnd_jax.data.photo_source import PhotoSource
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, StageConfig
+from hvsjnd_jax.training.lease import Lease
 from hvsjnd_jax.training.running_means import NotFiniteError, RunningMeans
 from hvsjnd_jax.training.workdir import TrainError
 
@@ -120,15 +122,17 @@ def check_finite(means: RunningMeans, photos: PhotoSource, checkpoints: Checkpoi
     ) from None
 
 
-def hold_folder(folder: Path) -> TextIO:
-  """Keeps other runs out of a stage's folder, until the file is closed or the process ends."""
+def hold_folder(folder: Path) -> TextIO | Lease:
+  """Keeps other runs out of a stage's folder, until it is closed or the process ends."""
   import fcntl  # Windows has none
 
   try:
+    if is_remote(folder):
+      return Lease(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")
   except OSError as error:
-    raise TrainError(f"{folder} cannot be written to: {error.strerror}") from None
+    raise TrainError(f"{folder} cannot be written to: {tell_reason(error)}") from None
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError:

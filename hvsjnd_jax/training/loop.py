@@ -10,12 +10,14 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.data.sources import check_crops
 from hvsjnd_jax.runtime.sharding import make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.guards import check_batch, hold_folder
 from hvsjnd_jax.training.jax_settings import fixed_jax_settings
+from hvsjnd_jax.training.lease import Lease
 from hvsjnd_jax.training.metric_writer import MetricWriter
 from hvsjnd_jax.training.preemption import Preemption
 from hvsjnd_jax.training.resume import find_start
@@ -34,7 +36,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
 
   Args:
     config: The run. Checked before any work.
-    workdir: The working folder.
+    workdir: The working folder, on a disk or in an object store (gs://).
     report: Called after every step of this process with the stage, the step and, after
       the first step and then every `log_every_steps`, the mean of each term since the last
       such call; otherwise None.
@@ -49,6 +51,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
     WeightsError: If a network that the loss needs is missing or damaged.
     PreemptedError: On SIGTERM, after saving.
   """
+  workdir = parse_path(workdir)
   config.validate()
   mesh = make_mesh()
   # What stage 2 needs is looked for now, and not after the hours of stage 1.
@@ -72,7 +75,9 @@ def _train_stage(
   folder, is_first_process = workdir / stage, jax.process_index() == 0
   with ExitStack() as stack:
     if is_first_process:
-      stack.enter_context(hold_folder(folder))
+      lock = stack.enter_context(hold_folder(folder))
+      if isinstance(lock, Lease):
+        report = lock.checking(report)
     keep, keep_every_steps = config.keep_checkpoints, config.keep_every_steps
     checkpoints = stack.enter_context(
       Checkpoints(folder / "checkpoints", keep=keep, keep_every_steps=keep_every_steps)

@@ -1,6 +1,7 @@
 """Writes what a stage's run leaves to look at: metrics and sheets, also for TensorBoard."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -8,6 +9,8 @@ from tensorboardX import SummaryWriter
 
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import write_png
+from hvsjnd_jax.data.lines import open_lines, read_lines
+from hvsjnd_jax.data.paths import is_remote, make_folder
 from hvsjnd_jax.ops.types import Pixels
 
 
@@ -23,13 +26,17 @@ class MetricWriter:
 
   def __init__(self, folder: Path, *, step: int):
     self._sheets = folder / "sheets"
-    self._sheets.mkdir(parents=True, exist_ok=True)
+    make_folder(self._sheets)
     file = folder / "metrics.jsonl"
     if file.exists():
       with whole_file(file) as partial:
         partial.write_text("".join(_read_rows(file, step)))
-    self._metrics = file.open("a")
-    self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    self._metrics = open_lines(file)
+    self._boards = folder / "tensorboard"
+    # tensorboardX would write to an object store itself, and once more while Python ends.
+    self._temporary = tempfile.TemporaryDirectory() if is_remote(folder) else None
+    written = self._temporary.name if self._temporary else self._boards
+    self._board = SummaryWriter(str(written), purge_step=step + 1)
 
   def __enter__(self) -> Self:
     return self
@@ -37,6 +44,9 @@ class MetricWriter:
   def __exit__(self, *_: object) -> None:
     self._metrics.close()
     self._board.close()
+    self._send_board()
+    if self._temporary:
+      self._temporary.cleanup()
 
   def write(self, step: int, means: dict[str, float]) -> None:
     """Adds one row."""
@@ -49,12 +59,20 @@ class MetricWriter:
     """Adds one sheet."""
     write_png(self._sheets / f"{step:07d}.png", sheet)
     self._board.add_image("sheet", sheet, step, dataformats="HWC")
+    self._send_board()
+
+  def _send_board(self) -> None:
+    """Copies TensorBoard's file to an object store, where none can grow."""
+    if self._temporary:
+      self._board.flush()
+      for file in Path(self._temporary.name).iterdir():
+        (self._boards / file.name).write_bytes(file.read_bytes())
 
 
 def _read_rows(file: Path, last_step: int) -> list[str]:
   """Reads the rows up to a step; a killed run may have left half a row after them."""
   rows = []
-  for row in file.read_text(errors="replace").splitlines():
+  for row in read_lines(file):
     try:
       step = json.loads(row)["step"]
     except ValueError:

@@ -14,6 +14,7 @@ from flax import nnx
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.metrics.backbones import Backbones
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.ops.errors import HVSJNDError
@@ -114,7 +115,8 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
   HVS-SD is the one that the generator was trained with, even where stage 1 has gone on.
 
   Args:
-    workdir: The working folder, with both stages trained.
+    workdir: The working folder, with both stages trained; it and `out` may be on a disk or in an
+      object store (gs://).
     out: The folder to write; must not exist, or be empty.
     level: Factor on "fine" maps, which gives `lmbda` its meaning; training leaves it open.
 
@@ -123,6 +125,7 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
     CheckpointError: If its newest one is damaged.
     WeightsError: If the folder cannot be written.
   """
+  workdir = parse_path(workdir)
   with open_checkpoints(workdir, "jnd") as checkpoints:
     notes = checkpoints.read_notes(checkpoints.latest_step() or 0)
   if "architecture" not in notes:

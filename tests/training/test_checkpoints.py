@@ -264,3 +264,9 @@ def test_checkpoint_that_a_run_removes_is_not_called_damaged(folder: Path):
     shutil.rmtree(folder / str(step))
     with pytest.raises(CheckpointError, match=r"removed while it was read, .*: give the command"):
       checkpoints.restore(step, params=draw(0))
+
+
+def test_folder_that_orbax_takes_for_a_pattern_is_refused(tmp_path: Path):
+  """Orbax would call its saves finished, and restore none of them."""
+  with pytest.raises(CheckpointError, match="choose another --workdir"):
+    Checkpoints(tmp_path / "run[1]")

@@ -1,0 +1,54 @@
+"""Text files that grow by lines while a program runs."""
+
+import io
+from pathlib import Path
+from time import monotonic
+from typing import TextIO
+
+from hvsjnd_jax.data.paths import is_remote
+
+# An object is written anew with every flush, but no more often than this, nor in more than this
+# share of the time.
+_PAUSE_SECONDS = 2.0
+_LARGEST_SHARE = 0.05
+
+
+def open_lines(file: Path) -> TextIO:
+  """Opens a file to add lines to it, which are there for others after `flush`.
+
+  An object of an object store cannot be added to. It is written anew, with what it held before,
+  by the first `flush`, by those that come 2 seconds or more after the last (later, where writing
+  takes long), and by `close`. So a process that is killed loses the lines of some seconds.
+  """
+  return _GrowingObject(file) if is_remote(file) else file.open("a")
+
+
+def read_lines(file: Path) -> list[str]:
+  """Reads the lines of a file, also where bytes are damaged."""
+  return file.read_bytes().decode(errors="replace").splitlines()
+
+
+class _GrowingObject(io.StringIO):
+  """The text of an object, written to it now and then."""
+
+  def __init__(self, file: Path):
+    super().__init__()
+    self._file = file
+    if file.exists():
+      self.write(file.read_bytes().decode(errors="replace"))
+    self._next = -float("inf")
+
+  def flush(self) -> None:
+    if monotonic() >= self._next:
+      self._send()
+
+  def close(self) -> None:
+    if not self.closed:
+      self._send()
+    super().close()
+
+  def _send(self) -> None:
+    start = monotonic()
+    self._file.write_bytes(self.getvalue().encode())
+    end = monotonic()
+    self._next = end + max(_PAUSE_SECONDS, (end - start) / _LARGEST_SHARE)
