@@ -24,29 +24,31 @@ _GRAY_LEVEL = 1 / 255
 
 _FLAT_THRESHOLD = 4 * _GRAY_LEVEL
 
-_LIGHT_EXPONENT = 0.36
+_CONTRAST_EXPONENT = 0.94
+
+_LIGHT_EXPONENT = 0.34
 
 _DARK_LIGHT = 3.3 * _GRAY_LEVEL
 
-_COLOR_EXPONENT = 0.7
+_COLOR_EXPONENT = 0.56
 
 _DARK_COLOR = 6 * _GRAY_LEVEL
 
 _DETAIL_FLOOR = 1.4 * _GRAY_LEVEL
 
-_DETAIL_RANGE = 3.0
+_DETAIL_RANGE = 2.75
 
 
 def threshold(images: RGBImagesLike) -> RGBImages:
   """Computes the amplitude of noise that contrast, luminance and detail mask in each channel.
 
-    T = sqrt(t² + s²) · ((m + d) / (1/2 + d))^(-0.36) · ((m_c + e) / (m + e))^(-0.7)
-      · exp(-3 tanh(z / 2))
+    T = t · (1 + s²/t²)^0.47 · ((m + d) / (1/2 + d))^(-0.34) · ((m_c + e) / (m + e))^(-0.56)
+      · exp(-2.75 tanh(z / 2))
 
   with t = 4 gray levels, the threshold on flat mid-gray; s the standard deviation of luma, m
   its mean and m_c that of the channel; d = 3.3 and e = 6 gray levels; and
   z = (x - m_c) / sqrt(s² + p²), where x is the channel's value and p = 1.4 gray levels. So
-  contrast masks in proportion (Weber's law); dark regions bear more noise than bright ones, and
+  contrast masks almost in proportion (Weber's law); dark regions bear more noise than bright ones, and
   a channel more the less of it there is; and within fine detail the dark side bears more.
 
   Only proportions matter: they say where noise hides, not how much of it goes unseen.
@@ -76,11 +78,11 @@ def threshold(images: RGBImagesLike) -> RGBImages:
 def log_threshold(images: RGBImages, extent: Extent | None = None) -> RGBImages:
   """Computes log T, for images of any float type that end at the extent, unchecked."""
   mean, luma, variance = _measure(images, extent)
-  contrast = jnp.log(_FLAT_THRESHOLD**2 + variance) / 2
+  contrast = _CONTRAST_EXPONENT / 2 * jnp.log1p(variance / _FLAT_THRESHOLD**2)
   light = _LIGHT_EXPONENT * (jnp.log(luma + _DARK_LIGHT) - math.log(0.5 + _DARK_LIGHT))
   color = _COLOR_EXPONENT * (jnp.log(mean + _DARK_COLOR) - jnp.log(luma + _DARK_COLOR))
   z = (images - mean) * lax.rsqrt(variance + _DETAIL_FLOOR**2)
-  return contrast - light - color - _DETAIL_RANGE * jnp.tanh(z / 2)
+  return math.log(_FLAT_THRESHOLD) + contrast - light - color - _DETAIL_RANGE * jnp.tanh(z / 2)
 
 
 def _measure(images: RGBImages, extent: Extent | None) -> tuple[RGBImages, Luma, Luma]:

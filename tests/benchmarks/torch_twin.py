@@ -170,12 +170,12 @@ def compute_threshold(images: Tensor) -> Tensor:
   luma = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
   mean = local_mean(luma)
   variance = (local_mean(luma**2) - mean**2).clamp(min=0)
-  contrast = (variance + (4 * level) ** 2).sqrt()
-  light = ((mean + 3.3 * level) / (0.5 + 3.3 * level)) ** -0.36
+  contrast = 4 * level * (1 + variance / (4 * level) ** 2) ** 0.47
+  light = ((mean + 3.3 * level) / (0.5 + 3.3 * level)) ** -0.34
   own = local_mean(images)
-  color = ((own + 6 * level) / (mean + 6 * level)) ** -0.7
+  color = ((own + 6 * level) / (mean + 6 * level)) ** -0.56
   z = (images - own) * (variance + (1.4 * level) ** 2).rsqrt()
-  return contrast * light * color * (-3 * (z / 2).tanh()).exp()
+  return contrast * light * color * (-2.75 * (z / 2).tanh()).exp()
 
 
 def compute_priors(hvs_sd: HVSSD, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

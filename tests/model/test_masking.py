@@ -30,10 +30,10 @@ def test_threshold(draw_images: DrawImages):
   mean, variance = np.nanmean(luma, axis=-1), np.nanvar(luma, axis=-1)
   own_mean = np.nanmean(gather(images), axis=-1)
   z = (images - own_mean) / np.sqrt(variance + (1.4 / 255) ** 2)
-  contrast = np.sqrt((4 / 255) ** 2 + variance)
-  light = ((mean + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.36
-  color = ((own_mean + 6 / 255) / (mean + 6 / 255)) ** -0.7
-  want = contrast * light * color * np.exp(-3 * np.tanh(z / 2))
+  contrast = 4 / 255 * (1 + variance / (4 / 255) ** 2) ** 0.47
+  light = ((mean + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.34
+  color = ((own_mean + 6 / 255) / (mean + 6 / 255)) ** -0.56
+  want = contrast * light * color * np.exp(-2.75 * np.tanh(z / 2))
   np.testing.assert_allclose(masking.threshold(jnp.asarray(images)), want, rtol=CLOSE)
 
 
@@ -49,7 +49,7 @@ def test_threshold_sees_nothing_past_the_extent(draw_images: DrawImages):
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images_mask_alike_everywhere(value: float):
   thresholds = masking.threshold(jnp.full((1, 8, 8, 3), value))
-  want = 4 / 255 * ((value + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.36
+  want = 4 / 255 * ((value + 3.3 / 255) / (0.5 + 3.3 / 255)) ** -0.34
   np.testing.assert_allclose(thresholds, want, rtol=CLOSE)
 
 
