@@ -31,7 +31,7 @@ class MetricWriter:
     if file.exists():
       with whole_file(file) as partial:
         partial.write_text("".join(_read_rows(file, step)))
-    self._metrics = open_lines(file)
+    self._file, self._metrics = file, open_lines(file)
     self._boards = folder / "tensorboard"
     # tensorboardX would write to an object store itself, and once more while Python ends.
     self._temporary = tempfile.TemporaryDirectory() if is_remote(folder) else None
@@ -54,6 +54,11 @@ class MetricWriter:
     self._metrics.flush()
     for name, value in means.items():
       self._board.add_scalar(name, value, step)
+
+  def keep_rows(self) -> None:
+    """Makes sure that all rows are there, before a checkpoint is saved that a run goes on from."""
+    self._metrics.close()  # `flush` may leave some for later; see `open_lines`
+    self._metrics = open_lines(self._file)
 
   def write_sheet(self, step: int, sheet: Pixels) -> None:
     """Adds one sheet."""

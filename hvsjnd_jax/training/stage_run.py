@@ -107,6 +107,8 @@ class StageRun:
       writer.write(step, means)
     if writer and due.draw:
       writer.write_sheet(step, self._draw())
+    if writer and due.save:
+      writer.keep_rows()
     if due.save:
       self._save(step)
     if stops:

@@ -21,6 +21,7 @@ from hvsjnd_jax.training import lease
 from hvsjnd_jax.training.checkpoints import CheckpointError, Checkpoints
 from hvsjnd_jax.training.guards import hold_folder
 from hvsjnd_jax.training.loop import train
+from hvsjnd_jax.training.metric_writer import MetricWriter
 from hvsjnd_jax.training.workdir import TrainError, export
 from tests.support.object_storage import copy_from_storage, copy_to_storage
 from tests.training.runs import STEPS, MakeConfig, Reports, assert_same_run
@@ -60,6 +61,14 @@ def test_run_goes_on_in_the_store_and_ends_as_one_on_a_disk(
   assert {"config.json", "0000004.png"} <= names
   assert any(name.startswith("events.out.tfevents") for name in names)
   assert not list_objects(remote / "run/hvs_sd/locks")
+
+
+def test_rows_are_there_before_a_checkpoint_is(remote: Path):
+  with MetricWriter(remote, step=0) as writer:
+    for step in range(1, 4):
+      writer.write(step, {"loss": 0.5})
+    writer.keep_rows()
+    assert (remote / "metrics.jsonl").read_text().count("\n") == 3
 
 
 def drop_marks(folder: Path) -> None:
