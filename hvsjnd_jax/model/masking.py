@@ -48,8 +48,9 @@ def threshold(images: RGBImagesLike) -> RGBImages:
   with t = 4 gray levels, the threshold on flat mid-gray; s the standard deviation of luma, m
   its mean and m_c that of the channel; d = 3.3 and e = 6 gray levels; and
   z = (x - m_c) / sqrt(s² + p²), where x is the channel's value and p = 1.4 gray levels. So
-  contrast masks almost in proportion (Weber's law); dark regions bear more noise than bright ones, and
-  a channel more the less of it there is; and within fine detail the dark side bears more.
+  contrast masks almost in proportion (Weber's law); dark regions bear more noise than bright
+  ones, and a channel more the less of it there is; and within fine detail the dark side bears
+  more.
 
   Only proportions matter: they say where noise hides, not how much of it goes unseen.
 
