@@ -3,7 +3,7 @@
 python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
 
 Cost: 2,000 steps at 2.5 crops a second on one CPU core, 13 minutes. Result on 258 photographs: a
-total of -1.87 over the last 500 steps, a sum of logarithms; on Kodak, noise that hides better than
+total of -1.88 over the last 500 steps, a sum of logarithms; on Kodak, noise that hides better than
 that of the masking threshold alone (the default weights' model card).
 
 HVS-SD is that of the same workdir; --config.jnd.hvs_sd=W takes that of other weights W, a
