@@ -28,6 +28,9 @@ from tests.training.runs import STEPS, MakeConfig, Reports, assert_same_run
 
 MARK = "commit_success.txt"
 
+# A read that fails leaves a connection of gcsfs to the garbage collector, which may warn of it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def remote(bucket: str, request: pytest.FixtureRequest) -> Path:
