@@ -250,7 +250,7 @@ for maps in windows.analyze_each(model, draw_batches(), window=(120, 128)):
 print(json.dumps([digests, list(useful.values()), most_waiting]))
 """
 
-# What issue K asks for.
+# Of the windows of the device with the most: less would be time that a device waits.
 LEAST_SHARE = 0.9
 
 
