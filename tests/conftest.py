@@ -5,6 +5,7 @@ import os
 # Nothing is read from, or left in, the cache of whoever runs the tests.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flax import nnx
 from hypothesis import settings
 
 from convert.keymap import PARAMETERS, convert
+from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.metrics.backbones import VGG16, ResNet34
 from hvsjnd_jax.model.hvs_sd import HVSSD
 from hvsjnd_jax.model.jnd_model import JNDModel
@@ -181,6 +183,13 @@ def bucket() -> Iterator[str]:
   """The address of a bucket in an emulator of object storage, which the tests share."""
   with emulated_storage() as address:
     yield address
+
+
+@pytest.fixture
+def remote(bucket: str, request: pytest.FixtureRequest) -> Path:
+  """A folder in the object store, of this test alone."""
+  name = re.sub(r"\W+", "-", request.node.name)  # Orbax would take brackets for a pattern
+  return parse_path(f"{bucket}/{name}")
 
 
 @pytest.fixture(scope="session")

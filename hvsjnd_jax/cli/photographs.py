@@ -184,7 +184,7 @@ def open_dataset(name: str, split: str) -> Photographs:
   logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV
   photos = PhotoDataset(name, split)
   return Photographs(
-    [Path(name, split, f"{i:06d}") for i in range(len(photos))],
+    [parse_path(name) / split / f"{i:06d}" for i in range(len(photos))],
     lambda path: photos.read(int(path.name)),
     lambda path: photos.read_size(int(path.name)),
   )

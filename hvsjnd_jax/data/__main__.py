@@ -19,12 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from hvsjnd_jax.cli.command import advise_packages, make_parser, report_error, run_command
-from hvsjnd_jax.cli.options import (
-  add_max_megapixels,
-  apply_max_megapixels,
-  parse_local_path,
-  parse_path,
-)
+from hvsjnd_jax.cli.options import add_max_megapixels, apply_max_megapixels, parse_path
 from hvsjnd_jax.cli.photographs import tell_skipped
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.photo_source import DataError
@@ -47,10 +42,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--out",
-    type=parse_local_path,
+    type=parse_path,
     required=True,
     metavar="DIR",
-    help="folder to write; must not exist",
+    help="folder to write, on a disk or in an object store (gs://); must not exist",
   )
   parser.add_argument(
     "--tiles",

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hvsjnd_jax.data.paths import is_remote
+from hvsjnd_jax.data.paths import is_remote, send
 
 
 @contextlib.contextmanager
@@ -32,3 +32,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+  """Gives a temporary folder to write in what `move_folder` will move to `out`."""
+  with tempfile.TemporaryDirectory(dir=None if is_remote(out) else out.absolute().parent) as folder:
+    yield Path(folder)
+
+
+def move_folder(folder: Path, out: Path) -> None:
+  """Moves a folder of a `scratch_folder`, which is complete, to its place.
+
+  To an object store, the .json files, which say what the others hold, are sent last: without them
+  a folder is none that could be read.
+  """
+  if not is_remote(out):
+    folder.rename(out)
+    return
+  files = [file for file in folder.rglob("*") if file.is_file()]
+  for file in sorted(files, key=lambda file: file.suffix == ".json"):
+    send(file, out / file.relative_to(folder))

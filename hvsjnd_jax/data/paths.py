@@ -69,20 +69,6 @@ def is_remote(path: Path) -> bool:
   return str(path).startswith(_SCHEME)
 
 
-def refuse_remote(path: Path, use: str) -> Path:
-  """Returns a path on a disk.
-
-  Raises:
-    PathError: If the path is in an object store; the message says what it is for.
-  """
-  if is_remote(path):
-    raise PathError(
-      f"{path}: {use} must be on a disk: copy it there with gcloud storage cp -r, or mount the "
-      "bucket with gcsfuse"
-    )
-  return path
-
-
 def exists(path: Path) -> bool:
   """Whether there is a file or folder; no name is too long to ask."""
   return path.exists() if is_remote(path) else os.path.exists(path)
@@ -116,6 +102,26 @@ def list_folder(folder: Path) -> list[Path]:
 def list_objects(folder: Path) -> list[Path]:
   """Lists all objects below a folder of an object store."""
   return [parse_path(_SCHEME + name) for name in _filesystem().find(str(folder))]
+
+
+def describe_objects(folder: Path) -> dict[str, tuple[int, str]]:
+  """Tells the size and the hash (CRC32C) of all objects below a folder, by their names there."""
+  found = _filesystem().find(str(folder), detail=True)
+  root = str(folder).removeprefix(_SCHEME)
+  return {
+    name.removeprefix(f"{root}/"): (int(about["size"]), about["crc32c"])
+    for name, about in sorted(found.items())
+  }
+
+
+def fetch(path: Path, file: Path) -> None:
+  """Copies an object to a file, in parts, so that it may be larger than the memory."""
+  _filesystem().get_file(str(path), str(file))
+
+
+def send(file: Path, path: Path) -> None:
+  """Copies a file to an object, in parts."""
+  _filesystem().put_file(str(file), str(path))
 
 
 def _filesystem() -> Any:

@@ -1,6 +1,7 @@
 """Sources of training photographs: folders, TensorFlow datasets, and pictures drawn at random.
 
-A TensorFlow dataset is read through array_record, without TensorFlow itself.
+A TensorFlow dataset is read through array_record, without TensorFlow itself. In an object store,
+photographs are read from there, and datasets and tiles are copied to this machine first.
 """
 
 import hashlib
@@ -14,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.images import ImageError, Picture, decode_picture, find_images, read_image
-from hvsjnd_jax.data.paths import PathError, parse_path, refuse_remote
+from hvsjnd_jax.data.local_copies import copy_here
+from hvsjnd_jax.data.paths import PathError, parse_path
 from hvsjnd_jax.data.photo_source import DataError, PhotoSource
 from hvsjnd_jax.data.tiles import TileFolder, holds_tiles, read_manifest
 from hvsjnd_jax.ops.types import Pixels
@@ -72,14 +74,14 @@ class PhotoDataset:
 
   def __init__(self, name: str, split: str):
     try:
-      folder = refuse_remote(parse_path(name), "a dataset")
+      folder = copy_here(parse_path(name))
       open_builder = tfds.builder_from_directory if folder.is_dir() else tfds.builder
-      builder: Any = open_builder(name)
+      builder: Any = open_builder(str(folder))
       encoded = {"image": tfds.decode.SkipDecoding()}
       self._source = builder.as_data_source(split, decoders=encoded)
       self._name = f"{name}, {split}"
       self._version = f"{builder.info.full_name}, {split}"
-    except PathError:
+    except (DataError, PathError):
       raise
     except Exception as error:  # TFDS raises many kinds of errors, with pages of explanation
       reason = str(error).strip().partition("\n")[0]
@@ -174,7 +176,7 @@ def open_photos(config: DataConfig) -> PhotoSource:
     return SyntheticPhotos(config.synthetic)
   folder = parse_path(config.images)
   if holds_tiles(folder):
-    return TileFolder(refuse_remote(folder, "tiles"))
+    return TileFolder(copy_here(folder))
   return PhotoFolder(folder)
 
 
@@ -185,4 +187,4 @@ def check_crops(config: DataConfig, *, crop_px: int) -> None:
     DataError: If it cannot.
   """
   if config.images and holds_tiles(folder := parse_path(config.images)):
-    read_manifest(refuse_remote(folder, "tiles")).check(config, crop_px=crop_px)
+    read_manifest(folder).check(config, crop_px=crop_px)

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from hvsjnd_jax.data.atomic import move_folder, scratch_folder
 from hvsjnd_jax.data.images import ImageError, encode_png, read_picture
 
 
@@ -39,13 +39,13 @@ def build_dataset(paths: Sequence[Path], *, root: Path, out: Path) -> Built:
   Returns:
     What is to be said of the photographs. If none could be read, no folder is written.
   """
-  with tempfile.TemporaryDirectory(dir=out.absolute().parent) as partial:
-    builder = _Photographs(paths, root, data_dir=partial, file_format="array_record")
+  with scratch_folder(out) as scratch:
+    builder = _Photographs(paths, root, data_dir=str(scratch), file_format="array_record")
     tfds.disable_progress_bar()  # the bar below counts photographs
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
       builder.download_and_prepare()
     if len(builder.errors) < len(paths):
-      Path(builder.data_dir).rename(out)
+      move_folder(Path(builder.data_dir), out)
   return Built(builder.errors, builder.remarks)
 
 

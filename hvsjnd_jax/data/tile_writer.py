@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from array_record.python.array_record_module import (  # pyright: ignore[reportM
 from PIL import Image
 from tqdm import tqdm
 
+from hvsjnd_jax.data.atomic import move_folder, scratch_folder
 from hvsjnd_jax.data.images import ImageError, Picture, read_picture
 from hvsjnd_jax.data.tfds_writer import Built
 from hvsjnd_jax.data.tiles import TileFile, TileManifest, pack_tile, write_manifest
@@ -60,8 +60,8 @@ def build_tiles(paths: Sequence[Path], shape: TileShape, *, root: Path, out: Pat
     What is to be said of the photographs. If none could be read, no folder is written.
   """
   built = Built([], [])
-  with tempfile.TemporaryDirectory(dir=out.absolute().parent) as partial:
-    folder = Path(partial) / "tiles"
+  with scratch_folder(out) as scratch:
+    folder = scratch / "tiles"
     folder.mkdir()
     writer = _Writer(folder)
     written = 0
@@ -75,7 +75,7 @@ def build_tiles(paths: Sequence[Path], shape: TileShape, *, root: Path, out: Pat
     files, sha256 = writer.close()
     write_manifest(folder, TileManifest(written, *shape, sha256, files))
     if written:
-      folder.rename(out)
+      move_folder(folder, out)
   return built
 
 

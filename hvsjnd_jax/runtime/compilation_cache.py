@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import os
 import re
 import tempfile
 import warnings
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from hvsjnd_jax.ops.cache_folder import find_cache_folder
 
 # Tells the user that something is wrong with a folder, and what.
 Tell = Callable[[Path, str], None]
@@ -32,7 +33,7 @@ def keep_compilations(tell: Tell) -> None:
   """
   if not jax.config.values["jax_enable_compilation_cache"]:
     return
-  named = jax.config.values["jax_compilation_cache_dir"] or str(_find_folder())
+  named = jax.config.values["jax_compilation_cache_dir"] or str(find_cache_folder())
   if "://" not in named:  # an object store is JAX's own affair
     folder = Path(named)
     try:
@@ -52,11 +53,6 @@ _ADVICE = "JAX_COMPILATION_CACHE_DIR names another folder"
 _is_about_entry = re.compile(
   r"Error (reading|writing) persistent compilation cache entry for '(.*?)': (.*)", re.DOTALL
 ).match
-
-
-def _find_folder() -> Path:
-  # A container's user may have no home; "~" then stays, and is refused.
-  return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "hvsjnd_jax")
 
 
 def _check_writable(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.data import lines
+from hvsjnd_jax.data.__main__ import main as build
 from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.data.paths import is_remote, list_objects, parse_path
 from hvsjnd_jax.eval import main
@@ -16,12 +17,6 @@ from hvsjnd_jax.model.jnd_model import JNDModel
 from tests.support.object_storage import copy_to_storage
 
 ARGUMENTS = ("--lmbda", "10", "--window", "120x120", "--outputs", "original.png,distorted.png")
-
-
-@pytest.fixture
-def remote(bucket: str, request: pytest.FixtureRequest) -> Path:
-  """A folder in the object store, of this test alone."""
-  return parse_path(f"{bucket}/{request.node.name}")
 
 
 @pytest.fixture
@@ -68,6 +63,21 @@ def test_eval_reads_and_writes_in_the_store_as_on_a_disk(
   capsys.readouterr()
   evaluate(remote)
   assert f"{remote}/out.jsonl: 2 of 2 images are done already" in capsys.readouterr().out
+
+
+def test_eval_reads_a_dataset_in_the_store(
+  remote: Path, photos: Path, fast_model: JNDModel, monkeypatch: pytest.MonkeyPatch
+):
+  disk, out = photos.parent, remote / "dataset"
+  monkeypatch.setenv("XDG_CACHE_HOME", str(disk / "cache"))
+  weights.save(disk / "weights", fast_model, provenance={})
+  assert build(["build", "--images", str(photos), "--out", str(out)]) == 0
+  given = ("--model", str(disk / "weights"), "--tfds", str(out), "--tfds-split", "train")
+  saved = ("--save", str(disk / "out"), "--json", str(disk / "out.json"))
+  assert main([*given, *ARGUMENTS, *saved]) == 0
+  records = json.loads((disk / "out.json").read_text())["images"]
+  assert [record["path"] for record in records] == [f"{out}/train/{i:06d}" for i in range(2)]
+  assert len(list((disk / "out").rglob("*_distorted.png"))) == 2
 
 
 def test_lines_are_there_after_seconds_and_all_at_the_end(

@@ -1,7 +1,6 @@
 """Runs in an object store, copies of runs, and who may write to one; against an emulator."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,7 @@ import pytest
 from flax import nnx
 
 from hvsjnd_jax import weights
-from hvsjnd_jax.data.paths import PathError, list_objects, parse_path
-from hvsjnd_jax.data.photo_source import DataError
-from hvsjnd_jax.data.sources import open_photos
+from hvsjnd_jax.data.paths import list_objects
 from hvsjnd_jax.training import lease
 from hvsjnd_jax.training.checkpoints import CheckpointError, Checkpoints
 from hvsjnd_jax.training.guards import hold_folder
@@ -32,13 +29,6 @@ MARK = "commit_success.txt"
 pytestmark = pytest.mark.filterwarnings(
   "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
 )
-
-
-@pytest.fixture
-def remote(bucket: str, request: pytest.FixtureRequest) -> Path:
-  """A folder in the object store, of this test alone."""
-  name = re.sub(r"\W+", "-", request.node.name)  # Orbax would take brackets for a pattern
-  return parse_path(f"{bucket}/{name}")
 
 
 class StopError(Exception):
@@ -111,20 +101,6 @@ def test_weights_are_exported_to_the_store_and_loaded_from_there(
   (remote / "weights/manifest.json").unlink()
   with pytest.raises(weights.WeightsError, match=r"manifest.json: No such file or directory"):
     weights.load(str(remote / "weights"))
-
-
-def test_tiles_and_datasets_must_be_on_a_disk(remote: Path, make_config: MakeConfig):
-  (remote / "tiles/tiles.json").write_text("{}")
-  config = make_config("hvs_sd").data
-  config.images = str(remote / "tiles")
-  with pytest.raises(PathError, match="tiles must be on a disk: copy it there with gcloud"):
-    open_photos(config)
-  config.images, config.tfds = "", str(remote / "tiles")
-  with pytest.raises(PathError, match="a dataset must be on a disk"):
-    open_photos(config)
-  config.images, config.tfds = str(remote / "nothing"), ""
-  with pytest.raises(DataError, match="no such file or folder: gs://"):
-    open_photos(config)
 
 
 def make_tree(step: int) -> dict[str, Any]:
