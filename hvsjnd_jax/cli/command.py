@@ -34,6 +34,9 @@ READER_LEFT = 128 + 13  # SIGPIPE, as `cat` would end
 
 TERMINATED = 128 + 15  # SIGTERM
 
+# After which a signal is sent again that was lost: the garbage is collected by then.
+_PAUSE_SECONDS = 0.05
+
 STDOUT = Path("-")  # as the value of --json
 
 # Where the report goes that is printed on stdout; None where no command runs.
@@ -209,10 +212,22 @@ def _ending_by_sigterm() -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  former = signal.signal(signal.SIGTERM, _terminate)
+  former, former_hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
+
+  def repeat(dropped: "sys.UnraisableHookArgs") -> None:
+    """Sends the signal again where Python dropped what it raised: in a collection of garbage."""
+    if not isinstance(dropped.exc_value, KeyboardInterrupt):
+      former_hook(dropped)
+      return
+    terminated = isinstance(dropped.exc_value, _Terminated)
+    number = signal.SIGTERM if terminated else signal.SIGINT
+    threading.Timer(_PAUSE_SECONDS, os.kill, (os.getpid(), number)).start()
+
+  sys.unraisablehook = repeat
   try:
     yield
   finally:
+    sys.unraisablehook = former_hook
     signal.signal(signal.SIGTERM, former)
 
 

@@ -1,11 +1,13 @@
 """What all commands share: how they end, and what they say of themselves."""
 
+import gc
 import importlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import flax
@@ -17,6 +19,9 @@ from hvsjnd_jax import __main__
 from hvsjnd_jax.cli import command
 from hvsjnd_jax.cli.command import UsageError, run_command
 from hvsjnd_jax.ops.errors import HVSJNDError
+
+# A signal that is lost would let the work go on for so long.
+TIMEOUT_SECONDS = 20
 
 
 class PreemptedError(HVSJNDError):
@@ -104,6 +109,27 @@ def test_process_of_many_leaves_at_once_but_for_preemption(
 def test_no_device_is_asked_for_where_a_process_is_alone(monkeypatch: pytest.MonkeyPatch):
   monkeypatch.setattr(jax, "process_count", lambda: pytest.fail("starts the devices"))
   assert run_command("data", fail(UsageError("no images"))) == 2
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_in_a_collection_of_garbage_is_not_lost(
+  number: int, status: int, capsys: pytest.CaptureFixture[str]
+):
+  """JAX has a callback there, whose exceptions Python drops."""
+
+  def signal_once(phase: str, info: dict[str, int]) -> None:
+    gc.callbacks.remove(signal_once)
+    signal.raise_signal(number)
+
+  def run() -> int:
+    gc.callbacks.append(signal_once)
+    gc.collect()
+    time.sleep(TIMEOUT_SECONDS)
+    return 0
+
+  assert run_command("eval", run) == status
+  said = {143: "ended by SIGTERM", 130: "interrupted"}
+  assert capsys.readouterr().err == f"eval: {said[status]}\n"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def start_two(weights_folder: Path, *arguments: object) -> list[subprocess.Popen
   environment = {
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "JAX_NUM_CPU_DEVICES": "2",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as here: for the same bits
     "SLURM_JOB_ID": "1",
     "SLURM_STEP_NODELIST": "127.0.0.1",

@@ -196,7 +196,7 @@ def test_devices_share_the_windows():
     done = subprocess.run(
       [sys.executable, "-c", ON_MANY, str(devices)],
       cwd=ROOT,
-      env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+      env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
       capture_output=True,
       text=True,
       check=True,
@@ -261,11 +261,7 @@ def test_devices_share_the_windows_of_many_images():
     done = subprocess.run(
       [sys.executable, "-c", EACH, json.dumps(sizes)],
       cwd=ROOT,
-      env=os.environ
-      | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-      },
+      env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
       capture_output=True,
       text=True,
       check=True,

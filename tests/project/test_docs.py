@@ -28,8 +28,11 @@ PAGES = (
   *sorted(f"docs/{file.name}" for file in ROOT.glob("docs/*.md")),
   *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast", "paper")),
 )
-# Those that compile all models of vision: minutes together.
-SLOW_PAGES = ("docs/comparing.md", "docs/vision.md", "hvsjnd_jax/assets/default/README.md")
+# Those that compile all models of vision, or train: minutes together.
+SLOW_PAGES = (
+  *("docs/comparing.md", "docs/training.md", "docs/vision.md"),
+  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast")),
+)
 SIDE_PX = 176  # of the photographs: MS-SSIM needs at least 161
 
 # What the commands find in the folder: photographs, and checkpoints of each network.

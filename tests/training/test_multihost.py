@@ -65,7 +65,7 @@ def start(
   environment = {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "JAX_NUM_CPU_DEVICES": str(devices),
   }
   command = [sys.executable, "-m", "hvsjnd_jax.train", f"--workdir={workdir}", *SETTINGS]
   if processes > 1:
