@@ -6,7 +6,6 @@ The array_record files of tiles and of TensorFlow datasets are read so.
 import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,6 +52,8 @@ def copy_here(folder: Path) -> Path:
 def _fill(copy: Path, folder: Path, sizes: dict[str, int]) -> None:
   """Copies the objects that are not there yet."""
   missing = {name: size for name, size in sizes.items() if not (copy / name).exists()}
+  if not missing:
+    return
   copy.mkdir(exist_ok=True)
   free, wanted = shutil.disk_usage(copy).free, sum(missing.values())
   if wanted > free:
@@ -60,13 +61,10 @@ def _fill(copy: Path, folder: Path, sizes: dict[str, int]) -> None:
       f"{folder} needs {wanted / 1e9:.1f} GB in {copy.parent}, which has {free / 1e9:.1f}: "
       "XDG_CACHE_HOME names another place"
     )
-  with (
-    tqdm(total=wanted, unit="B", unit_scale=True, desc=f"copying {folder}", disable=None) as bar,
-    tempfile.TemporaryDirectory(dir=copy.parent) as partial,
-  ):
+  part = copy.with_name(f"{copy.name}.part")
+  with tqdm(total=wanted, unit="B", unit_scale=True, desc=f"copying {folder}", disable=None) as bar:
     for name, size in missing.items():
-      part, file = Path(partial, "part"), copy / name
       fetch(folder / name, part)
-      file.parent.mkdir(parents=True, exist_ok=True)
-      part.rename(file)
+      (copy / name).parent.mkdir(parents=True, exist_ok=True)
+      part.rename(copy / name)
       bar.update(size)
