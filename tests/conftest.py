@@ -2,13 +2,12 @@
 
 import os
 
+from tests.support.compiling import FASTER_FLAGS
+
 # Nothing is read from, or left in, the cache of whoever runs the tests.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-# Compiling takes most of the suite's time, and less of it with XLA's former code generator, in one
-# piece. XLA_FLAGS= (nothing) runs the tests with the one that users have.
-os.environ.setdefault(
-  "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+# XLA_FLAGS= (nothing) runs the tests with the code generator that users have.
+os.environ.setdefault("XLA_FLAGS", FASTER_FLAGS)
 
 import re
 from collections.abc import Callable, Iterator

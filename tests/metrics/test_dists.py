@@ -1,6 +1,7 @@
 """DISTS, against golden numbers, a plain formula, and what holds of every metric."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 
 from hvsjnd_jax.metrics.backbones import VGG16
 from hvsjnd_jax.metrics.dists import dists, load_weights
+from tests.support.compiling import AS_USERS
 from tests.support.golden_backbones import build
 from tests.support.golden_pairs import PAIRS, read_pair, to_images
 
@@ -34,7 +36,7 @@ WORST_GRADIENT: dict[str, float] = dict(zip(PAIRS, (1e-3, 2e-3, 2e-3), strict=Tr
 def run(vgg16: VGG16) -> Callable[..., tuple[jax.Array, jax.Array]]:
   """Distances, and their sum's gradient with respect to the distorted images."""
 
-  @jax.jit
+  @partial(jax.jit, compiler_options=AS_USERS)
   def value_and_gradient(distorted: jax.Array, reference: jax.Array) -> Any:
     def total(distorted: jax.Array) -> tuple[jax.Array, jax.Array]:
       distances = dists(distorted, reference, vgg16=vgg16)
