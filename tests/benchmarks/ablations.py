@@ -1,5 +1,7 @@
 """Measure what each part of the method contributes, by training generators without it.
 
+What limits them is measured as well: with more or fewer steps, channels and photographs.
+
   python -m tests.benchmarks.ablations --data ../shared/data
   python -m tests.benchmarks.ablations --data ../shared/data --only "all of it" "no priors"
 
@@ -71,6 +73,7 @@ class Variant(NamedTuple):
   priors: Sequence[str] = _ALL_PRIORS
   masking: bool = True
   full_resolution: bool = True
+  one_photo_in: int = 1  # of those that are not held out
 
 
 _QUALITY = {"quality_weight": 1.0, "quality_form": "ms_ssim_gmsd"}
@@ -93,6 +96,11 @@ VARIANTS = {
   "own signs alone": Variant({"own_signs": 1.0}),
   "no masking": Variant(masking=False),
   "no full resolution": Variant(full_resolution=False),
+  "a third of the steps": Variant({"num_steps": 500}),
+  "three times the steps": Variant({"num_steps": 4500}),
+  "half as wide": Variant({"generator_channels": 16}),
+  "twice as wide": Variant({"generator_channels": 64}),
+  "a quarter of the photographs": Variant(one_photo_in=4),
 }
 
 
@@ -100,7 +108,8 @@ class PartialNetwork(CorrectionNetwork):
   """A correction network without some of its parts."""
 
   def __init__(self, variant: Variant, *, rngs: nnx.Rngs):
-    super().__init__(_CHANNELS, prior_channels=PRIOR_CHANNELS, rngs=rngs)
+    channels = variant.settings.get("generator_channels", _CHANNELS)
+    super().__init__(channels, prior_channels=PRIOR_CHANNELS, rngs=rngs)
     self._variant = variant
 
   def __call__(
@@ -126,11 +135,11 @@ def _coarsen(maps: Array) -> Array:
 
 
 class _HeldIn(PhotoFolder):
-  """The photographs that are not held out."""
+  """The photographs that are not held out, or one in so many of them."""
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path, one_in: int):
     super().__init__(folder)
-    self.paths = [path for i, path in enumerate(self.paths) if i % _EVERY]
+    self.paths = [path for i, path in enumerate(self.paths) if i % _EVERY][::one_in]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,15 +167,15 @@ def _run(args: argparse.Namespace) -> int:
   photos = PhotoFolder(args.data / "train")
   views = [cut_middle(photos[i], _VIEW_PX) for i in range(0, len(photos), _EVERY)]
   views = [view for view in views if view.shape[:2] == (_VIEW_PX, _VIEW_PX)]
-  held_in = _HeldIn(args.data / "train")
   base = _score(jax.jit(threshold), views, args.psnr)
   titles = [LOSSES[name].title for name in VISION]
   heads = [f"{signs}: {title}" for signs in ("shared", "own") for title in titles]
   rows = [["", *heads]]
   for name in tqdm(args.only or list(VARIANTS), unit="variant", disable=None):
-    changes = []
+    variant, changes = VARIANTS[name], []
+    held_in = _HeldIn(args.data / "train", variant.one_photo_in)
     for seed in range(args.seeds):
-      model = train_generator(VARIANTS[name], held_in, num_steps=args.steps, seed=seed)
+      model = train_generator(variant, held_in, num_steps=args.steps, seed=seed)
       scores = _score(partial(jax.jit(hvsjnd_jax.estimate), model), views, args.psnr)
       changes.append(100 * (scores / base - 1).mean(axis=0))
     means = np.mean(changes, axis=0).ravel()
