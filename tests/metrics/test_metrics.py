@@ -12,6 +12,7 @@ from flax import nnx
 from hvsjnd_jax import metrics
 from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.metrics.backbones import VGG16
+from tests.support.compiling import AS_USERS
 
 Images = Callable[..., jax.Array]
 Metric = Callable[[jax.Array, jax.Array], jax.Array]
@@ -110,14 +111,16 @@ def test_batch_is_one_by_one_and_jit_is_eager(
   side = _side(name)
   distorted, reference = (draw_images(2, side, side + 5, seed=seed) for seed in (1, 2))
   metric = bind(name)
-  together = jax.jit(metric)(distorted, reference)
-  if METRICS[name].backbone:  # slow, and run without jit in test_dists
-    metric = jax.jit(metric)
+  compiled = jax.jit(metric, compiler_options=AS_USERS)
+  together = compiled(distorted, reference)
+  # The former are slow, and run without jit in test_dists. The latter's small differences are
+  # rounded too far where XLA's former code generator adds up its means, one operation at a time.
+  if METRICS[name].backbone or name == "ms_ssim_reference":
+    metric = compiled
   apart = [metric(distorted[i : i + 1], reference[i : i + 1])[0] for i in range(2)]
   assert together.shape == (2,)
   assert together.dtype == jnp.float32
-  # Scores near 0, as here of unlike images, come of float32 numbers near 1.
-  np.testing.assert_allclose(together, apart, rtol=COMPILED, atol=EQUAL)
+  np.testing.assert_allclose(together, apart, rtol=COMPILED)
 
 
 @pytest.mark.usefixtures("x64")
