@@ -4,6 +4,7 @@ import math
 import time
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from hvsjnd_jax.data.crops import Crops
@@ -38,8 +39,13 @@ class RunningMeans:
     """Adds the terms of a step; those that do not count only have to be finite."""
     self._pending.append(self._Row(when, terms, crops.photos, counts))
 
+  def wait(self) -> None:
+    """Waits for the last step so far."""
+    if self._pending:
+      jax.block_until_ready(self._pending[-1].terms)
+
   def read(self) -> None:
-    """Waits for every step so far.
+    """Reads the terms of every step so far, for which it waits.
 
     Raises:
       NotFiniteError: At the first step with a term that is not finite.

@@ -122,6 +122,8 @@ class StageRun:
     self._state, terms = self._run_step(
       self._state, step - 1, self._start.frozen, batch, self._backbones
     )
+    # JAX would queue dozens of steps, and all of them have to end before a SIGTERM is obeyed.
+    self._means.wait()  # for the step before
     self._means.append(f"at step {step}", terms, crops)
 
   def _find_due(self, step: int, *, stops: bool) -> _Due:

@@ -17,9 +17,11 @@ from hvsjnd_jax.data.images import read_image
 from hvsjnd_jax.data.photo_source import DataError
 from hvsjnd_jax.metrics.backbones import VGG16, Backbones, ResNet34
 from hvsjnd_jax.model.jnd_model import JNDModel
+from hvsjnd_jax.training import stage_run
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
 from hvsjnd_jax.training.guards import check_batch
 from hvsjnd_jax.training.loop import train
+from hvsjnd_jax.training.objectives import Terms
 from hvsjnd_jax.training.workdir import TrainError, export, restore_weights
 from tests.training.runs import STEPS, MakeConfig, Reports, read_rows, read_weights
 
@@ -187,6 +189,34 @@ def test_loss_that_is_not_finite_stops_the_run(
     r"no checkpoint was made yet\. A lower learning_rate may help\.",
     str(raised.value),
   )
+
+
+def test_steps_do_not_queue_up(
+  make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  # All steps that are under way have to end before a SIGTERM is obeyed.
+  make_step = stage_run.make_step
+  losses: list[Any] = []  # jax.Array, whose annotations lack is_ready
+  most = 0
+
+  def make_watched_step(*args: Any) -> Any:
+    step = make_step(*args)
+
+    def run(*inputs: Any) -> tuple[Any, Terms]:
+      nonlocal most
+      state, terms = step(*inputs)
+      losses.append(terms["loss"])
+      most = max(most, sum(not loss.is_ready() for loss in losses))
+      return state, terms
+
+    return run
+
+  monkeypatch.setattr(stage_run, "make_step", make_watched_step)
+  config = make_config("hvs_sd")
+  config.log_every_steps = config.checkpoint_every_steps = 100
+  config.hvs_sd.num_steps, config.hvs_sd.crop_px = 8, 160  # which take longer than to begin one
+  train(config, tmp_path, report=Reports())
+  assert most <= 2
 
 
 @pytest.mark.parametrize(("devices", "parts"), [(8, 1), (2, 4), (1, 8)])
