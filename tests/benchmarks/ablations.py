@@ -90,6 +90,7 @@ VARIANTS = {
   "and the attention loss": Variant({"attention_weight": 1.0}),
   "no Butteraugli": Variant({"butteraugli_weight": 0.0, "peaks_weight": 0.0}),
   "no peaks": Variant({"peaks_weight": 0.0}),
+  "peaks of twice the weight": Variant({"peaks_weight": 1.4}),
   "no SSIMULACRA 2": Variant({"ssimulacra2_weight": 0.0}),
   "no JOD": Variant({"jod_weight": 0.0}),
   "shared signs alone": Variant({"own_signs": 0.0}),
