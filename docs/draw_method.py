@@ -51,7 +51,7 @@ def compute() -> Panels:
   jnd, seen = hvsjnd_jax.analyze(model, image)
   assert seen is not None
   assert model.hvs_sd is not None
-  masked = model.level * masking.threshold(image)
+  masked = model.level * jnp.minimum(masking.threshold(image), 1)
   signs = hvsjnd_jax.random_signs(jax.random.key(0), image.shape[1:3])
   distorted = hvsjnd_jax.inject(image, jnd, signs, lmbda=LMBDA)
   noisy = priors.compute_priors(model.hvs_sd, distorted, attention_layer=model.attention_layer)

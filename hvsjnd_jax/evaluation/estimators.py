@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -16,7 +17,7 @@ from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.model.windows import Analyzer, Window
 from hvsjnd_jax.ops.samples import to_unit
-from hvsjnd_jax.ops.types import DeepPixels, Pixels
+from hvsjnd_jax.ops.types import DeepPixels, Pixels, RGBImages
 from hvsjnd_jax.runtime.jobs import Job, as_job
 
 
@@ -37,7 +38,11 @@ Estimator = Callable[[Pixels | DeepPixels], Job[Maps]]
 
 _MASKING = "masking"
 
-_threshold = jax.jit(threshold)
+
+@jax.jit
+def _mask(images: RGBImages) -> RGBImages:
+  """Draws "fine" maps without a correction, of level 1 (see `model.jnd_map`)."""
+  return jnp.minimum(threshold(images), 1)
 
 
 def list_estimators() -> tuple[str, ...]:
@@ -75,7 +80,7 @@ def load_estimator(name: str, window: Window) -> Estimator:
     WeightsError: If the folder holds no weights, or damaged ones.
   """
   if not has_networks(name):
-    function = _threshold if name == _MASKING else BASELINES[name].function
+    function = _mask if name == _MASKING else BASELINES[name].function
     return as_job(lambda pixels: Maps(np.asarray(function(to_unit(pixels[None])))[0]))
   analyzer = Analyzer(weights.load(name), window)
 

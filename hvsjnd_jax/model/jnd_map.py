@@ -1,14 +1,15 @@
 """The JND map: what the generator draws, in the image's size.
 
   xj = clip(|E(g)|, 0, 1)          "reference" and "native"
-  xj = min(L · T(x) · exp(c), 1)   "fine"
+  xj = L · min(T(x) · exp(c), 1)   "fine"
 
 with g the map of the published generator, of a quarter of the size, and E a bilinear
 enlargement: "reference" takes every map through 88x88 and 176x176, as the published code does
 at any image size; "native" doubles it twice, so that detail survives at any size. For images of
 176x176 the two are equal. "fine" is the map of our own generator: T is the masking threshold
 (`masking`), c what the correction network draws for each pixel, and L the level of the weights,
-which gives `lmbda` its meaning.
+which gives `lmbda` its meaning. The bound keeps noise at the strongest contrasts from standing out;
+generators are trained with it, at level 1.
 """
 
 from typing import Any, Literal
@@ -58,7 +59,7 @@ def draw_jnd(
     log_thresholds = log_threshold(images, extent)
     known = () if priors is None else _describe(images, priors, log_thresholds)
     correction = generator(images, log_thresholds, known, extent=extent)
-    return jnp.minimum(generator.level * jnp.exp(log_thresholds + correction), 1)
+    return generator.level * jnp.minimum(jnp.exp(log_thresholds + correction), 1)
   assert priors is not None
   quarter = generator(images, priors.attention, priors.gradient, extent=extent)
   h, w = images.shape[1:3]

@@ -81,6 +81,16 @@ def test_gradients(check_gradient: Callable[..., None], generator: JNDGenerator)
   check_gradient(forward, generator, np.random.default_rng(1).random((1, 8, 8, 10)))
 
 
+def test_fine_maps_of_every_level_are_bounded_as_in_training():
+  stripes = (np.indices((1, 12, 12, 3)).sum(axis=(0, 3)) % 2).astype(np.float32)[..., None]
+  images = jax.numpy.asarray(stripes.repeat(3, axis=-1))
+  assert threshold(images).max() > 1, "or there would be nothing to bound"
+  trained = draw_jnd(draw_model(None).generator, images, None, resolution="fine")
+  assert trained.max() == 1
+  shipped = draw_jnd(draw_model(None, level=0.01).generator, images, None, resolution="fine")
+  np.testing.assert_allclose(shipped, 0.01 * trained, rtol=SELF_RATIO)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (9, 13)], ids=["8x8", "9x13"])
 @pytest.mark.parametrize("hvs_sd_channels", [8, None])
 def test_fine_is_the_masking_threshold_at_first(hvs_sd_channels: int | None, size: tuple[int, int]):
@@ -88,7 +98,7 @@ def test_fine_is_the_masking_threshold_at_first(hvs_sd_channels: int | None, siz
   images, priors = _split(jax.random.uniform(jax.random.key(0), (2, *size, 10)))
   known = None if hvs_sd_channels is None else priors
   jnd = draw_jnd(model.generator, images, known, resolution="fine")
-  np.testing.assert_allclose(jnd, (0.5 * threshold(images)).clip(0, 1), rtol=SELF_RATIO)
+  np.testing.assert_allclose(jnd, 0.5 * threshold(images).clip(0, 1), rtol=SELF_RATIO)
 
 
 def test_correction_is_bounded():
