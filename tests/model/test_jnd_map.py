@@ -82,8 +82,8 @@ def test_gradients(check_gradient: Callable[..., None], generator: JNDGenerator)
 
 
 def test_fine_maps_of_every_level_are_bounded_as_in_training():
-  stripes = (np.indices((1, 12, 12, 3)).sum(axis=(0, 3)) % 2).astype(np.float32)[..., None]
-  images = jax.numpy.asarray(stripes.repeat(3, axis=-1))
+  board = (np.indices((12, 12)).sum(axis=0) % 2).astype(np.float32)
+  images = jax.numpy.asarray(board[None, ..., None].repeat(3, axis=-1))
   assert threshold(images).max() > 1, "or there would be nothing to bound"
   trained = draw_jnd(draw_model(None).generator, images, None, resolution="fine")
   assert trained.max() == 1
