@@ -23,6 +23,8 @@ F32 = 1e-5
 F32_VARIANCE = 5e-5
 # One float32 computation compiled in two ways.
 COMPILED = 2e-5
+# One float64 computation, compiled and not.
+COMPILED_F64 = 1e-12
 # Scores of equal images: exact.
 EQUAL = 1e-6
 
@@ -113,14 +115,25 @@ def test_batch_is_one_by_one_and_jit_is_eager(
   metric = bind(name)
   compiled = jax.jit(metric, compiler_options=AS_USERS)
   together = compiled(distorted, reference)
-  # The former are slow, and run without jit in test_dists. The latter's small differences are
-  # rounded too far where XLA's former code generator adds up its means, one operation at a time.
+  # The former are slow, and run without jit in test_dists. The latter's means are rounded too far
+  # by XLA's former code generator, one operation at a time; float64 has room for that, below.
   if METRICS[name].backbone or name == "ms_ssim_reference":
     metric = compiled
   apart = [metric(distorted[i : i + 1], reference[i : i + 1])[0] for i in range(2)]
   assert together.shape == (2,)
   assert together.dtype == jnp.float32
   np.testing.assert_allclose(together, apart, rtol=COMPILED)
+
+
+@pytest.mark.usefixtures("x64")
+def test_jit_is_eager_in_float64(bind: Callable[[str], Metric], draw_images: Images):
+  metric = bind("ms_ssim_reference")
+  distorted, reference = (
+    jnp.asarray(draw_images(2, 170, 175, seed=seed), jnp.float64) for seed in (1, 2)
+  )
+  np.testing.assert_allclose(
+    jax.jit(metric)(distorted, reference), metric(distorted, reference), rtol=COMPILED_F64
+  )
 
 
 @pytest.mark.usefixtures("x64")
