@@ -21,7 +21,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectang
 import hvsjnd_jax
 from hvsjnd_jax.data.images import to_uint8
 from hvsjnd_jax.metrics import psnr
-from hvsjnd_jax.model import masking, priors
+from hvsjnd_jax.model import jnd_map, priors
 from hvsjnd_jax.ops.types import Pixels
 from hvsjnd_jax.viz.sheets import jet, visible_jnd
 
@@ -51,7 +51,7 @@ def compute() -> Panels:
   jnd, seen = hvsjnd_jax.analyze(model, image)
   assert seen is not None
   assert model.hvs_sd is not None
-  masked = model.level * jnp.minimum(masking.threshold(image), 1)
+  masked = model.level * jnd_map.masking_map(image)
   signs = hvsjnd_jax.random_signs(jax.random.key(0), image.shape[1:3])
   distorted = hvsjnd_jax.inject(image, jnd, signs, lmbda=LMBDA)
   noisy = priors.compute_priors(model.hvs_sd, distorted, attention_layer=model.attention_layer)

@@ -9,7 +9,6 @@ from; that of a JND model also carries its architecture, its level, and the defa
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -316,8 +315,8 @@ def _check_architecture(manifest: Mapping[str, Any], file: Path) -> None:
       wanted = f"a whole number from 1 to {_WIDEST}" if present[name] else "null"
       raise WeightsError(f"{file}: architecture.{name} must be {wanted}; got {width!r}")
   level = manifest.get("level")
-  if not (isinstance(level, float) and 0 < level < math.inf):
-    raise WeightsError(f"{file}: level must be above 0 and finite; got {level!r}")
+  if not (isinstance(level, float) and 0 < level <= 1):
+    raise WeightsError(f"{file}: level must be above 0 and at most 1; got {level!r}")
 
 
 def _read_manifest(file: Path, *choices: Sequence[str]) -> dict[str, Any]:

@@ -153,6 +153,7 @@ def test_export_needs_a_trained_generator(run: Run, tmp_path: Path):
     (["--config=c.py"], "--workdir is needed"),
     (["export", "--workdir=d"], "--out is needed"),
     (["export", "--out=w"], "--workdir is needed"),
+    (["export", "--workdir=d", "--out=w", "--level=2"], "at most 1, got 2"),
     (["aot", "--config=c.py"], "--topology is needed"),
     (["aot", "--topology=v5e:2x2"], "--config is needed"),
     (["aot", "--config=c.py", "--topology=v5e:2x2", "--slices=0"], "from 1 to 256, got 0"),

@@ -118,7 +118,9 @@ DAMAGED = {
     lambda f: _edit_manifest(f, architecture={"hvs_sd_channels": 128, "generator_channels": 32}),
     "architecture.generator_channels must be null; got 32",
   ),
-  "no level": (lambda f: _edit_manifest(f, level=None), "level must be above 0 and finite"),
+  "no level": (lambda f: _edit_manifest(f, level=None), "level must be above 0 and at most 1"),
+  # Maps of such a level could leave [0, 1].
+  "a level above 1": (lambda f: _edit_manifest(f, level=1.5), "at most 1; got 1.5"),
   "no hash": (lambda f: _edit_manifest(f, sha256=None), "expected the hash"),
   "no parameters": (
     lambda f: _edit_manifest(f, parameters=None),

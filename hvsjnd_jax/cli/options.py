@@ -211,11 +211,11 @@ def parse_level(text: str) -> float:
   """Parses the level of a model's maps, as the type of an option.
 
   Raises:
-    ArgumentTypeError: If it is not a finite number above 0.
+    ArgumentTypeError: If it is not a number above 0 and at most 1.
   """
   value = _parse_number(text)
-  if not 0 < value < math.inf:
-    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+  if not 0 < value <= 1:
+    raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text}")
   return value
 
 

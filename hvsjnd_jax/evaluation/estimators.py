@@ -7,17 +7,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from hvsjnd_jax import weights
 from hvsjnd_jax.baselines import BASELINES
 from hvsjnd_jax.data.paths import parse_path
-from hvsjnd_jax.model.masking import threshold
+from hvsjnd_jax.model.jnd_map import masking_map
 from hvsjnd_jax.model.windows import Analyzer, Window
 from hvsjnd_jax.ops.samples import to_unit
-from hvsjnd_jax.ops.types import DeepPixels, Pixels, RGBImages
+from hvsjnd_jax.ops.types import DeepPixels, Pixels
 from hvsjnd_jax.runtime.jobs import Job, as_job
 
 
@@ -38,11 +37,7 @@ Estimator = Callable[[Pixels | DeepPixels], Job[Maps]]
 
 _MASKING = "masking"
 
-
-@jax.jit
-def _mask(images: RGBImages) -> RGBImages:
-  """Draws "fine" maps without a correction, of level 1 (see `model.jnd_map`)."""
-  return jnp.minimum(threshold(images), 1)
+_masking_map = jax.jit(masking_map)
 
 
 def list_estimators() -> tuple[str, ...]:
@@ -80,7 +75,7 @@ def load_estimator(name: str, window: Window) -> Estimator:
     WeightsError: If the folder holds no weights, or damaged ones.
   """
   if not has_networks(name):
-    function = _mask if name == _MASKING else BASELINES[name].function
+    function = _masking_map if name == _MASKING else BASELINES[name].function
     return as_job(lambda pixels: Maps(np.asarray(function(to_unit(pixels[None])))[0]))
   analyzer = Analyzer(weights.load(name), window)
 

@@ -50,7 +50,8 @@ class CorrectionNetwork(nnx.Module):
   Args:
     channels: Width of the hidden layers.
     prior_channels: How many channels the priors have; 0 where there are none.
-    level: Factor on the JND map, which gives `lmbda` its meaning. Training leaves it alone.
+    level: Factor on the JND map, in (0, 1], which gives `lmbda` its meaning. Training leaves it
+      alone.
     dtype: What the convolutions compute in; None means the type of the images.
     rngs: Source of the initial weights.
 

@@ -59,7 +59,7 @@ def draw_jnd(
     log_thresholds = log_threshold(images, extent)
     known = () if priors is None else _describe(images, priors, log_thresholds)
     correction = generator(images, log_thresholds, known, extent=extent)
-    return generator.level * jnp.minimum(jnp.exp(log_thresholds + correction), 1)
+    return generator.level * _bound(log_thresholds + correction)
   assert priors is not None
   quarter = generator(images, priors.attention, priors.gradient, extent=extent)
   h, w = images.shape[1:3]
@@ -67,6 +67,24 @@ def draw_jnd(
     return enlarge_as_published(quarter, (h, w))
   maps = _quadruple(quarter, extent)[:, :h, :w]  # the strides round odd sides up
   return _clip_magnitude(maps)
+
+
+def masking_map(images: RGBImages) -> RGBImages:
+  """Draws the "fine" map that needs no network, min(T(x), 1).
+
+  Args:
+    images: Images in [0, 1].
+
+  Returns:
+    The map in (0, 1]. Only proportions matter: it has no level.
+
+  Source: ours.
+  """
+  return _bound(log_threshold(images))
+
+
+def _bound(log_maps: RGBImages) -> RGBImages:
+  return jnp.minimum(jnp.exp(log_maps), 1)
 
 
 def _describe(images: RGBImages, priors: Priors, log_thresholds: RGBImages) -> tuple[Images, ...]:

@@ -35,7 +35,7 @@ class JNDModel(nnx.Module):
     hvs_sd_channels: Width of HVS-SD; None means that there is none, which only "fine" allows.
     generator_channels: Width of the correction network; None for the published generator,
       which has its own.
-    level: Factor on "fine" maps.
+    level: Factor on "fine" maps, in (0, 1].
     dtype: What the layers compute in, such as bfloat16; None means float32, as the weights.
     rngs: Source of the initial weights.
 

@@ -118,7 +118,8 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
     workdir: The working folder, with both stages trained; it and `out` may be on a disk or in an
       object store (gs://).
     out: The folder to write; must not exist, or be empty.
-    level: Factor on "fine" maps, which gives `lmbda` its meaning; training leaves it open.
+    level: Factor on "fine" maps, in (0, 1], which gives `lmbda` its meaning; training leaves it
+      open.
 
   Raises:
     TrainError: If stage 2 has no checkpoint, or one of another version.

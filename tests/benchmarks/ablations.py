@@ -90,7 +90,6 @@ VARIANTS = {
   "and the attention loss": Variant({"attention_weight": 1.0}),
   "no Butteraugli": Variant({"butteraugli_weight": 0.0, "peaks_weight": 0.0}),
   "no peaks": Variant({"peaks_weight": 0.0}),
-  "peaks of twice the weight": Variant({"peaks_weight": 1.4}),
   "no SSIMULACRA 2": Variant({"ssimulacra2_weight": 0.0}),
   "no JOD": Variant({"jod_weight": 0.0}),
   "shared signs alone": Variant({"own_signs": 0.0}),
@@ -108,8 +107,7 @@ VARIANTS = {
 class PartialNetwork(CorrectionNetwork):
   """A correction network without some of its parts."""
 
-  def __init__(self, variant: Variant, *, rngs: nnx.Rngs):
-    channels = variant.settings.get("generator_channels", _CHANNELS)
+  def __init__(self, variant: Variant, *, channels: int = _CHANNELS, rngs: nnx.Rngs):
     super().__init__(channels, prior_channels=PRIOR_CHANNELS, rngs=rngs)
     self._variant = variant
 
@@ -197,7 +195,9 @@ def train_generator(
   config.seed = seed
   model = build_model(config)
   model.hvs_sd = hvsjnd_jax.load().hvs_sd
-  model.generator = PartialNetwork(variant, rngs=nnx.Rngs(seed))
+  model.generator = PartialNetwork(
+    variant, channels=config.jnd.generator_channels, rngs=nnx.Rngs(seed)
+  )
   stream = crop_stream(
     photos,
     config.data,

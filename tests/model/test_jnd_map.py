@@ -10,7 +10,7 @@ from flax import nnx
 
 from hvsjnd_jax.model.correction import CorrectionNetwork
 from hvsjnd_jax.model.generator import JNDGenerator
-from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd, enlarge_as_published
+from hvsjnd_jax.model.jnd_map import Resolution, draw_jnd, enlarge_as_published, masking_map
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.model.masking import threshold
 from hvsjnd_jax.model.priors import Priors
@@ -87,6 +87,7 @@ def test_fine_maps_of_every_level_are_bounded_as_in_training():
   assert threshold(images).max() > 1, "or there would be nothing to bound"
   trained = draw_jnd(draw_model(None).generator, images, None, resolution="fine")
   assert trained.max() == 1
+  np.testing.assert_allclose(masking_map(images), trained, rtol=SELF_RATIO)
   shipped = draw_jnd(draw_model(None, level=0.01).generator, images, None, resolution="fine")
   np.testing.assert_allclose(shipped, 0.01 * trained, rtol=SELF_RATIO)
 
