@@ -2,7 +2,8 @@
 
 Both are used through the methods of `pathlib.Path`, which etils' epath has for gs:// as well. What
 differs is kept here, in `atomic` and in `lines`: an object is there whole or not at all, cannot be
-added to, and lies in no folder that must be made.
+added to, and lies in no folder that must be made. Other stores (s3://) are refused, because Orbax
+cannot write checkpoints there.
 """
 
 import functools
