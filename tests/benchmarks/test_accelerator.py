@@ -25,8 +25,9 @@ SIZES = Sizes((16, 24), (1,), 1, {"hvs_sd": 64}, 64, 2, 0.0)
 TORCH = "torch nchw"
 # Of maps, relatively, in float32; 2e-6 was measured.
 SAME = 1e-5
-# Of maps and gradients in bfloat16, whose rounding is 2^-9; up to 0.12 was measured.
-BFLOAT16 = (1e-4, 0.2)
+# Of maps and gradients in bfloat16, whose rounding is 2^-9. Up to 0.12 was measured, and 0.33 of
+# PyTorch's gradients on a CPU without AVX-512.
+BFLOAT16 = (1e-4, 0.5)
 
 
 def run(

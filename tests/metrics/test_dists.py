@@ -26,10 +26,10 @@ DOUBLE = 1e-9
 F32 = 1e-5
 # Of the gradient's maximum; 1.5e-5 was measured.
 GRADIENT = 1e-4
-# Measured 5e-5, 1.4e-3, 1.1e-3. The golden of the second pair is itself 1.4e-3 from the same
-# formula in float64, and of the third float32 here is 1.1e-3 from it: single pixels, as where
-# a ReLU rounds the other way.
-WORST_GRADIENT: dict[str, float] = dict(zip(PAIRS, (1e-3, 2e-3, 2e-3), strict=True))
+# Measured 5e-5, 1.4e-3, 1.1e-3, and without AVX-512 8e-5, 1.5e-3, 3.9e-3. The golden of the second
+# pair is itself 1.4e-3 from the same formula in float64, and of the third float32 is 1.1e-3 from
+# it: single pixels, as where a ReLU rounds the other way, which depends on the CPU.
+WORST_GRADIENT: dict[str, float] = dict(zip(PAIRS, (1e-3, 2e-3, 1e-2), strict=True))
 
 
 @pytest.fixture(scope="module")
