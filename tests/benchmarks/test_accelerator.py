@@ -25,9 +25,10 @@ SIZES = Sizes((16, 24), (1,), 1, {"hvs_sd": 64}, 64, 2, 0.0)
 TORCH = "torch nchw"
 # Of maps, relatively, in float32; 2e-6 was measured.
 SAME = 1e-5
-# Of maps and gradients in bfloat16, whose rounding is 2^-9. Up to 0.12 was measured, and 0.33 of
-# PyTorch's gradients on a CPU without AVX-512.
-BFLOAT16 = (1e-4, 0.5)
+# Of maps and gradients in bfloat16, whose rounding is 2^-9; up to 0.12 was measured.
+BFLOAT16 = (1e-4, 0.2)
+# Of PyTorch's gradients on a CPU without AVX-512, where 0.33 was measured.
+TORCH_NARROW = 0.5
 
 
 def run(
@@ -52,7 +53,7 @@ def find(report: dict[str, Any], part: str, contender: str, precision: str) -> d
 def test_both_libraries_are_measured_and_compared(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-  pytest.importorskip("torch")
+  torch = pytest.importorskip("torch")
   from tests.benchmarks import accelerator_torch
 
   for module in (accelerator_ours, accelerator_torch):
@@ -71,12 +72,14 @@ def test_both_libraries_are_measured_and_compared(
   assert find(report, "upsampling", PHASES, "float32")["error"] < SAME
   assert find(report, "upsampling", PHASES, "float32")["error_against"] == PLAIN
   low, high = BFLOAT16
+  capability = torch.backends.cpu.get_cpu_capability()
   for part, contender in (
     ("upsampling", PHASES),
     *((part, library) for part in ("estimate", "train") for library in (OURS, TORCH)),
   ):
     record = find(report, part, contender, "bfloat16")
-    assert low < record["error"] < high
+    rounds_more = (part, contender) == ("train", TORCH) and "AVX512" not in capability
+    assert low < record["error"] < (TORCH_NARROW if rounds_more else high)
     assert record["error_against"] == contender
   # Every entry of the kernel meets all 2x3 pixels, less what lies past the border.
   plain = find(report, "upsampling", PLAIN, "float32")
