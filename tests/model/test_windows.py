@@ -83,7 +83,6 @@ def test_windows_of_fine_maps(
   assert_same(got, hvsjnd_jax.analyze(model, images))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_windows_of_the_full_size_networks(model: JNDModel, draw_images: DrawImages):
   images = draw_images(1, 250, 301)

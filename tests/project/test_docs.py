@@ -31,7 +31,7 @@ PAGES = (
 # Those that compile all models of vision, or train: minutes together.
 SLOW_PAGES = (
   *("docs/comparing.md", "docs/training.md", "docs/vision.md"),
-  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast", "paper")),
+  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast")),
 )
 SIDE_PX = 176  # of the photographs: MS-SSIM needs at least 161
 
