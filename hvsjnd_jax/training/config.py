@@ -130,6 +130,7 @@ class JNDConfig(StageConfig):
   # Weights, a folder or shipped ones by name, whose HVS-SD the generator is trained behind;
   # "" takes the HVS-SD that stage 1 trained in the same workdir.
   hvs_sd: str = ""
+  generator: str = ""  # weights, as above, whose generator training goes on from; "": a new one
   priors: bool = True  # False: a generator that does without HVS-SD
 
   num_steps: int = 2_000

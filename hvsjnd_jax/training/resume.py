@@ -27,7 +27,7 @@ class Start(NamedTuple):
   """What a stage's run starts from."""
 
   step: int  # steps taken so far
-  notes: dict[str, Any]  # saved with every checkpoint: settings, photographs, stage 1
+  notes: dict[str, Any]  # saved with every checkpoint: settings, photographs, given networks
   photos: PhotoSource
   graph: nnx.GraphDef
   state: TrainState
@@ -69,6 +69,8 @@ def find_start(
     notes["architecture"] = weights.describe_architecture(model)
     if model.hvs_sd is not None:
       notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
+    if source := config.jnd.generator:
+      notes["generator"] = _fill_generator(model, source, mesh)
   graph, params, frozen = split_model(model, stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
   start = Start(step, notes | {"config": settings}, photos, graph, state, frozen)
@@ -97,3 +99,20 @@ def _fill_hvs_sd(model: JNDModel, config: TrainConfig, workdir: Path, mesh: Mesh
       "end first, with the command that began it"
     )
   return run
+
+
+def _fill_generator(model: JNDModel, source: str, mesh: Mesh) -> dict[str, Any]:
+  """Fills in the generator that training goes on from; returns how it was trained."""
+  given, wanted = nnx.state(weights.load(source).generator), nnx.state(model.generator)
+  if _shapes(given) != _shapes(wanted):
+    raise TrainError(
+      f"config.jnd.generator {source!r} has a generator of another form than this run's; set "
+      "config.jnd.resolution, priors and generator_channels to what its manifest.json says"
+    )
+  nnx.update(model.generator, replicate(given, mesh))
+  manifest = weights.read_manifest(source)
+  return {"weights": manifest["sha256"], **manifest.get("training", {}).get("jnd", {})}
+
+
+def _shapes(state: nnx.State) -> dict[tuple[Any, ...], tuple[int, ...]]:
+  return {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}

@@ -25,7 +25,7 @@ from hvsjnd_jax.training.train_state import split_model
 
 # Settings that hold a path, by section. The exported weights keep its last part alone, because
 # nobody's private paths belong into published weights.
-_PATHS = {"data": ("images", "tfds"), "jnd": ("hvs_sd", "vgg16", "classifier")}
+_PATHS = {"data": ("images", "tfds"), "jnd": ("hvs_sd", "generator", "vgg16", "classifier")}
 
 
 class TrainError(HVSJNDError):

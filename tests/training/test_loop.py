@@ -77,6 +77,35 @@ def test_stage_two_trains_behind_given_weights(
   assert after["training"]["jnd"]["config"]["jnd"]["hvs_sd"] == "given"
 
 
+def test_stage_two_goes_on_from_a_given_generator(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  export(workdir, tmp_path / "given")
+  shutil.copytree(workdir / "hvs_sd", tmp_path / "run/hvs_sd")
+  config = make_config("jnd")
+  config.jnd.generator = str(tmp_path / "given")
+  config.jnd.learning_rate = 1e-9  # what is trained stays as it began
+  train(config, tmp_path / "run", report=Reports())
+  export(tmp_path / "run", tmp_path / "out")
+  given, got = (weights.load(tmp_path / name).generator for name in ("given", "out"))
+  for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (given, got)), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-8)
+  before, after = (weights.read_manifest(tmp_path / name) for name in ("given", "out"))
+  training = after["training"]["jnd"]
+  assert training["generator"] == before["training"]["jnd"] | {"weights": before["sha256"]}
+  assert training["config"]["jnd"]["generator"] == "given"
+
+
+def test_given_generator_must_have_the_form_of_the_runs(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  shutil.copytree(workdir / "hvs_sd", tmp_path / "hvs_sd")
+  config = make_config("jnd")
+  config.jnd.generator = "fast"
+  with pytest.raises(TrainError, match="'fast' has a generator of another form than this run's"):
+    train(config, tmp_path, report=Reports())
+
+
 def test_stage_two_waits_for_the_end_of_stage_one(
   workdir: Path, make_config: MakeConfig, tmp_path: Path
 ):
