@@ -1,9 +1,10 @@
-"""Both stages of the default weights, one after the other.
+"""Both stages, one after the other: the first of the two runs that made the default weights.
 
 python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
 
 Cost: 43 minutes on one CPU core. configs/hvs_sd.py and configs/jnd.py train one stage alone; they
-give the reason for each value, and the cost and result of each stage.
+give the reason for each value, and the cost and result of each stage. configs/jnd.py has the second
+run.
 """
 
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, TrainConfig
