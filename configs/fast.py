@@ -2,9 +2,9 @@
 
 python -m hvsjnd_jax.train --config configs/fast.py --workdir D --config.data.images=PHOTOS
 
-Cost: 6,000 steps in 97 minutes, on one core of a CPU that was slower than the one of configs/jnd.py.
-Result on 258 photographs: a total of -1.86 over the last 500 steps. The values are those of
-configs/jnd.py, which gives the reasons, but for steps and width.
+Cost: 6,000 steps in 97 minutes, on one core of a slower CPU than that of configs/jnd.py. Result on
+258 photographs: a total of -1.86 over the last 500 steps. The values are those of configs/jnd.py,
+which gives the reasons, but for steps and width.
 """
 
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig
@@ -23,7 +23,8 @@ def get_config() -> TrainConfig:
       clip_norm=5.0,
       ema_decay=0.995,
       resolution="fine",
-      generator_channels=16,  # half of the default's costs a little quality, and saves nearly half the time
+      # Half of the default's width costs a little quality, and saves nearly half of the time.
+      generator_channels=16,
       noise="psnr",
       min_psnr=29.5,
       max_psnr=36.5,
