@@ -1,4 +1,4 @@
-"""Both stages, one after the other: the first of the two runs that made the default weights.
+"""Both stages, one after the other: the first of two runs that made the default weights.
 
 python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
 
