@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,19 @@ def photos(tmp_path: Path) -> Path:
   return folder
 
 
-@pytest.fixture
-def limit_files() -> Iterator[Callable[[int], None]]:
-  """No file may grow beyond so many bytes: a disk that fills up in its midst."""
+@contextmanager
+def disk_of(most: int) -> Iterator[None]:
+  """No file may grow beyond so many bytes: a disk that fills up in its midst.
+
+  A file that pytest itself writes to, such as a log of the tests, has the limit too: so it holds
+  for a block, and not for a whole test.
+  """
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def count_whole(folder: Path) -> dict[str, int]:
@@ -125,13 +133,12 @@ def test_disk_that_fills_up_while_pictures_are_saved(
   photos: Path,
   weights_folder: Path,
   tmp_path: Path,
-  limit_files: Callable[[int], None],
   capsys: pytest.CaptureFixture[str],
 ):
   out = tmp_path / "out"
-  limit_files(10_000)  # a sheet is larger
   arguments = ("--path", photos, "--model", weights_folder, "--save", out)
-  assert main([*map(str, arguments)]) == 2
+  with disk_of(10_000):  # a sheet is larger
+    assert main([*map(str, arguments)]) == 2
   assert capsys.readouterr().err == f"eval: {out}/00: cannot be written: File too large\n"
   assert count_whole(out) == {"00": OUTPUTS.index("sheet.png")}
 
@@ -140,24 +147,21 @@ def test_report_on_a_full_disk_leaves_the_former_one(
   photos: Path,
   weights_folder: Path,
   tmp_path: Path,
-  limit_files: Callable[[int], None],
   capsys: pytest.CaptureFixture[str],
 ):
   report = tmp_path / "report.json"
   report.write_text("{}\n")
-  limit_files(200)
   arguments = ("--path", photos / "00.png", "--model", weights_folder, "--json", report)
-  assert main([*map(str, arguments)]) == 2
+  with disk_of(200):
+    assert main([*map(str, arguments)]) == 2
   assert capsys.readouterr().err == f"eval: {report}: cannot be written: File too large\n"
   assert report.read_text() == "{}\n"
   assert not list(tmp_path.glob("*.partial"))
 
 
-def test_weights_on_a_full_disk_leave_nothing(
-  tmp_path: Path, model: JNDModel, limit_files: Callable[[int], None]
-):
-  limit_files(10**6)
-  with pytest.raises(weights.WeightsError, match="w: cannot be written: File too large"):
+def test_weights_on_a_full_disk_leave_nothing(tmp_path: Path, model: JNDModel):
+  refused = pytest.raises(weights.WeightsError, match="w: cannot be written: File too large")
+  with refused, disk_of(10**6):
     weights.save(tmp_path / "w", model, provenance={})
   assert not list(tmp_path.iterdir())
 
