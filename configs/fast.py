@@ -3,8 +3,9 @@
 python -m hvsjnd_jax.train --config configs/fast.py --workdir D --config.data.images=PHOTOS
 
 Cost: 6,000 steps in 97 minutes, on one core of a slower CPU than that of configs/jnd.py. Result on
-258 photographs: a total of -1.86 over the last 500 steps. The values are those of configs/jnd.py,
-which gives the reasons, but for steps and width.
+258 photographs: a total of -1.86 over the last 500 steps. The weights "fast" then went on for 5,000
+steps, as the default ones did; their model card has the commands. The values are those of
+configs/jnd.py, which gives the reasons, but for steps and width.
 """
 
 from hvsjnd_jax.training.config import JNDConfig, TrainConfig

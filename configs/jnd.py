@@ -3,10 +3,10 @@
 python -m hvsjnd_jax.train --config configs/jnd.py --workdir D --config.data.images=PHOTOS
 
 Cost: 2,000 steps at 2.5 crops a second on one CPU core, 13 minutes. Result on 258 photographs: a
-total of -1.88 over the last 500 steps, a sum of logarithms. The default weights then went on for
-4,000 steps, by --config.jnd.hvs_sd=W --config.jnd.generator=W --config.jnd.num_steps=4000 in
-another workdir: 78 minutes on one core of a slower CPU. Their model card says how well they hide
-noise.
+total of -1.88 over the last 500 steps, a sum of logarithms. The default weights then went on twice,
+for 4,000 steps and for 8,000, by --config.jnd.hvs_sd=W --config.jnd.generator=W
+--config.jnd.num_steps=N in other workdirs: 78 minutes on one core of a slower CPU, and 84 on one
+of this kind beside other work. Their model card has the commands, and how well they hide noise.
 
 HVS-SD is that of the same workdir; --config.jnd.hvs_sd=W takes that of other weights W, a
 folder or shipped ones by name. --config.jnd.generator=W goes on from W's generator.
