@@ -34,8 +34,9 @@ class _GrowingObject(io.StringIO):
   def __init__(self, file: Path):
     super().__init__()
     self._file = file
+    self._sent = -1  # how much of the text is there; -1 where there is no object yet
     if file.exists():
-      self.write(file.read_bytes().decode(errors="replace"))
+      self._sent = self.write(file.read_bytes().decode(errors="replace"))
     self._next = -float("inf")
 
   def flush(self) -> None:
@@ -43,12 +44,14 @@ class _GrowingObject(io.StringIO):
       self._send()
 
   def close(self) -> None:
-    if not self.closed:
+    # What is there already is not sent again: another run may have gone on with it since.
+    if not self.closed and self.tell() != self._sent:
       self._send()
     super().close()
 
   def _send(self) -> None:
     start = monotonic()
     self._file.write_bytes(self.getvalue().encode())
+    self._sent = self.tell()
     end = monotonic()
     self._next = end + max(_PAUSE_SECONDS, (end - start) / _LARGEST_SHARE)

@@ -3,7 +3,8 @@
 The holder has an object `locks/N` that it writes anew every few seconds. Whoever wants the folder
 looks whether the object of the highest number changes; if not, its holder is dead, and `locks/N+1`
 is created, which of several who try one alone can. So no clocks are compared. A holder that was
-stopped for so long that another took over finds the higher number, and ends.
+stopped for so long that another took over finds a higher number, or that its own is another's
+by now, and ends.
 """
 
 import contextlib
@@ -40,6 +41,7 @@ class Lease:
 
   def __init__(self, folder: Path):
     self._folder = folder
+    self._token = uuid.uuid4().hex
     self._mine = self._take(self._find_held())
     self._lost = False
     self._beats = 0
@@ -57,7 +59,7 @@ class Lease:
     """Leaves the folder to others."""
     self._ended.set()
     self._thread.join()
-    if not self._lost:
+    if self._holds():
       self._name(self._mine).unlink(missing_ok=True)
 
   def checking(self, call: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
@@ -88,7 +90,7 @@ class Lease:
     if newest:
       self._refuse_living(self._name(newest))
     try:
-      create(self._name(newest + 1), _describe(beat=0))
+      create(self._name(newest + 1), self._describe(beat=0))
     except FileExistsError:
       raise self._taken("begun at the same moment") from None
     for number in held:
@@ -122,11 +124,29 @@ class Lease:
 
   def renew(self) -> None:
     """Gives a sign of life, unless another run has taken over."""
-    if self._find_held()[-1:] != [self._mine]:
-      self._lost = True
+    self._lost = self._lost or not self._holds()
     if not self._lost:
       self._beats += 1
-      self._name(self._mine).write_bytes(_describe(beat=self._beats))
+      self._name(self._mine).write_bytes(self._describe(beat=self._beats))
+
+  def _holds(self) -> bool:
+    """Looks whether the folder is still this run's; numbers come back, tokens do not."""
+    if self._find_held()[-1:] != [self._mine]:
+      return False
+    found = _read(self._name(self._mine))
+    return found is not None and json.loads(found)["token"] == self._token
+
+  def _describe(self, *, beat: int) -> bytes:
+    pid = os.getpid()
+    holder: dict[str, Any] = {
+      "host": socket.gethostname(),
+      "pid": pid,
+      "machine": _identify_machine(),
+      "process": _identify_process(pid),
+      "token": self._token,
+      "beat": beat,
+    }
+    return json.dumps(holder).encode()
 
   def _beat(self) -> None:
     while not self._ended.wait(BEAT_SECONDS):
@@ -139,18 +159,6 @@ def _read(file: Path) -> bytes | None:
     return file.read_bytes()
   except FileNotFoundError:
     return None
-
-
-def _describe(*, beat: int) -> bytes:
-  pid = os.getpid()
-  holder: dict[str, Any] = {
-    "host": socket.gethostname(),
-    "pid": pid,
-    "machine": _identify_machine(),
-    "process": _identify_process(pid),
-    "beat": beat,
-  }
-  return json.dumps(holder).encode()
 
 
 def _identify_machine() -> str:

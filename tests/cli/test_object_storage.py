@@ -112,7 +112,7 @@ def test_mistakes_are_told_in_a_line(
 ):
   none = f"no such file or folder: {remote}/none"
   assert none in fail(capsys, "--path", str(remote / "none"))
-  assert "weights/manifest.json: No such file" in fail(capsys, "--model", str(remote / "weights"))
+  assert "unknown model 'gs://" in fail(capsys, "--model", str(remote / "weights"))
   weights.save(photos.parent / "weights", fast_model, provenance={})
   model, path = ("--model", str(photos.parent / "weights")), ("--path", str(photos))
   said = fail(capsys, *model, *path, *ARGUMENTS, "--save", "gs://no-such-bucket/out")

@@ -196,7 +196,8 @@ def claim(remote: Path) -> Claim:
   """Writes what a holder of the folder would have written."""
 
   def write(number: int, **other: Any) -> None:
-    holder = {"host": "other", "pid": 1, "machine": "another", "process": "1 1", "beat": 0}
+    holder = {"host": "other", "pid": 1, "machine": "another", "process": "1 1", "token": "another"}
+    holder["beat"] = 0
     (remote / f"locks/{number:06d}").write_text(json.dumps(holder | other))
 
   return write
@@ -246,3 +247,15 @@ def test_run_that_was_taken_over_ends(remote: Path, claim: Claim):
   held.close()
   assert reports == [("hvs_sd", 1)]
   assert [file.name for file in list_objects(remote)] == ["000001", "000002"]
+
+
+def test_number_that_came_back_is_another_run_s(remote: Path, claim: Claim):
+  """Two runs took over meanwhile: the first has closed, the second got the number of this one."""
+  held = lease.Lease(remote)
+  claim(1)
+  written = (remote / "locks/000001").read_bytes()
+  held.renew()
+  with pytest.raises(TrainError, match="another run has taken over"):
+    held.checking(Reports())("hvs_sd", 1, None)
+  held.close()
+  assert (remote / "locks/000001").read_bytes() == written
