@@ -12,8 +12,9 @@ training work first, in a minute and without photographs:
   python -m hvsjnd_jax.train --config configs/tiny.py --workdir D
 
 The second command writes the folder W of trained weights, for `hvsjnd_jax.load("W")`. Training
-leaves the level of a map open. To give `lmbda` 10 a meaning, find with `hvsjnd_jax.calibrate
---model W` the lmbda that is just noticeable, and export again with --level a tenth of it.
+leaves the level of the maps open; they are given that of the shipped weights, roughly, at which
+the noise of lmbda 10 is just noticeable. For the exact one, find with `hvsjnd_jax.calibrate --model
+W` the lmbda M that is just noticeable, and export again with --level of M times 0.0009.
 
 A run that was stopped goes on from its newest checkpoint when the same command is given
 again. On SIGTERM it saves first.
@@ -52,7 +53,7 @@ from hvsjnd_jax.training.checkpoints import CheckpointError, silence
 from hvsjnd_jax.training.config import TrainConfig
 from hvsjnd_jax.training.loop import train
 from hvsjnd_jax.training.step_cost import compile_ahead, open_topology
-from hvsjnd_jax.training.workdir import export
+from hvsjnd_jax.training.workdir import TYPICAL_LEVEL, export
 
 # The options of each action; the first two are required.
 _OPTIONS = {
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
   logging.set_verbosity(logging.ERROR)
   try:
     if args.action == "export":
-      export(args.workdir, args.out, level=args.level or 1.0)
+      export(args.workdir, args.out, level=args.level or TYPICAL_LEVEL)
       print(f"{args.out}: weights written")
     elif args.action == "aot":
       config = load_config(args.config, overrides, photographs=False)
@@ -142,7 +143,8 @@ def _make_parser() -> argparse.ArgumentParser:
     "--level",
     type=parse_level,
     metavar="L",
-    help="with export: factor on the maps of a generator for 'fine' (default: 1)",
+    help="with export: factor on the maps of a generator for 'fine', which gives lmbda its meaning "
+    f"(default: {TYPICAL_LEVEL})",
   )
   parser.add_argument(
     "--topology", metavar="NAME", help="with aot: the TPU slice, such as v5e:16x16"

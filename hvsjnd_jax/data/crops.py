@@ -19,6 +19,7 @@ from jaxtyping import Int, UInt8, UInt32
 from PIL import Image
 
 from hvsjnd_jax.data.config import DataConfig
+from hvsjnd_jax.data.formats import get_limit, limit_pixels
 from hvsjnd_jax.data.photo_source import DataError, PhotoSource
 from hvsjnd_jax.data.tiles import TileFolder
 from hvsjnd_jax.ops.types import Pixels
@@ -121,7 +122,7 @@ def crop_stream(
   workers = grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
   if config.workers:
     _prepare_for_workers()
-  prepare = functools.partial(_prepare_worker, Image.MAX_IMAGE_PIXELS)
+  prepare = functools.partial(_prepare_worker, get_limit())
   stream: Any = iter(dataset.to_iter_dataset(options).mp_prefetch(workers, prepare))
   with contextlib.closing(stream):
     try:
@@ -174,14 +175,15 @@ def _prepare_for_workers() -> None:
       os.environ["PYTHONWARNINGS"] = before
 
 
-def _prepare_worker(max_image_pixels: int | None, index: int, workers: int) -> None:
+def _prepare_worker(most_pixels: int | None, index: int, workers: int) -> None:
   """Sets a worker up for photographs as its training process is, and lets it end with that one.
 
   A terminal or a scheduler sends its signals to workers as well, and the training process still
   needs crops while it saves.
   """
   del index, workers
-  Image.MAX_IMAGE_PIXELS = max_image_pixels
+  if most_pixels is not None:
+    limit_pixels(most_pixels)
   warnings.filterwarnings("ignore", module="PIL")  # as the commands do
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)

@@ -102,6 +102,11 @@ def limit_pixels(pixels: int) -> None:
   Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, pixels // 2)
 
 
+def get_limit() -> int | None:
+  """Returns what `limit_pixels` was given in this process; None if it was not called."""
+  return _most_pixels
+
+
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
   """Opens a picture, and reads its header.
 

@@ -6,6 +6,7 @@ photographs are read from there, and datasets and tiles are copied to this machi
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 
 from hvsjnd_jax.data.config import DataConfig
+from hvsjnd_jax.data.formats import open_image
 from hvsjnd_jax.data.images import ImageError, Picture, decode_picture, find_images, read_image
 from hvsjnd_jax.data.local_copies import copy_here
 from hvsjnd_jax.data.paths import PathError, parse_path
@@ -57,7 +59,7 @@ class PhotoFolder:
 
   def fingerprint(self) -> str:
     names = "\n".join(str(path.relative_to(self._folder)) for path in self.paths)
-    return f"{len(self)} files, names {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+    return f"{len(self)} files, names {hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}"
 
 
 class PhotoDataset:
@@ -115,7 +117,7 @@ class PhotoDataset:
   def read_size(self, index: int) -> tuple[int, int] | None:
     """Reads height and width from the encoded image's header; None if it cannot be read."""
     try:
-      with Image.open(io.BytesIO(self._read_encoded(index))) as opened:
+      with open_image(io.BytesIO(self._read_encoded(index))) as opened:
         return opened.height, opened.width
     except Exception:  # `read` will give the reason
       return None

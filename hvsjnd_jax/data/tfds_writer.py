@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,5 +80,5 @@ class _Photographs(tfds.core.GeneratorBasedBuilder):
       png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow to do it
       encode_png(png, picture.pixels)
       png.seek(0)
-      name = str(path.relative_to(self._root))
+      name = os.fsencode(path.relative_to(self._root)).decode(errors="backslashreplace")
       yield name, {"image": png, "file": name}

@@ -148,7 +148,7 @@ class JNDConfig(StageConfig):
   min_psnr: float = 29.5  # dB; the PSNR of each image is drawn from this range
   max_psnr: float = 36.5
   own_signs: float = 0.9  # share of the images in which each channel has signs of its own
-  lmbda: float = 10.0  # for noise "lmbda"
+  lmbda: float = 10.0  # for noise "lmbda", and for the terms magnitude and visibility
   magnitude_target: float = 0.5  # typical lmbda · map in each channel, in masking thresholds
   # Forms of the terms of `objectives.jnd_objective`; the first of each is ours.
   magnitude_form: MagnitudeForm = "geometric"
@@ -188,6 +188,8 @@ class JNDConfig(StageConfig):
     check("visibility_power", 1 <= self.visibility_power < math.inf, "at least 1 and finite")
     for term in get_args(JNDTerm):
       check(f"{term}_weight", 0 <= self.weight(term) < math.inf, "at least 0 and finite")
+    if not any(self.weight(term) for term in get_args(JNDTerm)):
+      raise ValueError(f"the weight of at least one term of {path} must be above 0, and all are 0")
     self._validate_forms(check)
 
   def _validate_forms(self, check: Callable[[str, bool, str], None]) -> None:
@@ -249,7 +251,11 @@ class TrainConfig:
     for name in ("log_every", "sheet_every", "checkpoint_every"):
       check(f"{name}_steps", getattr(self, f"{name}_steps") >= 1, "at least 1")
     check("keep_checkpoints", self.keep_checkpoints >= 1, "at least 1")
-    check("keep_every_steps", self.keep_every_steps >= 0, "at least 0")
+    check(
+      "keep_every_steps",
+      self.keep_every_steps >= 0 and self.keep_every_steps % self.checkpoint_every_steps == 0,
+      f"0 or a multiple of checkpoint_every_steps, {self.checkpoint_every_steps}",
+    )
     self.data.validate("config.data", photographs=photographs)
     self.hvs_sd.validate("config.hvs_sd")
     self.jnd.validate("config.jnd")

@@ -10,10 +10,11 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from hvsjnd_jax import weights
 from hvsjnd_jax.data.paths import is_remote, tell_reason
 from hvsjnd_jax.data.photo_source import PhotoSource
 from hvsjnd_jax.training.checkpoints import Checkpoints
-from hvsjnd_jax.training.config import Stage, StageConfig
+from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
 from hvsjnd_jax.training.lease import Lease
 from hvsjnd_jax.training.running_means import NotFiniteError, RunningMeans
 from hvsjnd_jax.training.workdir import TrainError
@@ -48,16 +49,38 @@ def check_batch(settings: StageConfig, stage: Stage, mesh: Mesh) -> None:
     )
 
 
+def check_given_generator(config: TrainConfig) -> None:
+  """Refuses weights that are not there, if their generator is to be trained after stage 1."""
+  if config.jnd.generator and "hvs_sd" in config.stages:
+    weights.read_manifest(config.jnd.generator)
+
+
 def check_same_everywhere(settings: dict[str, Any], step: int) -> None:
   """Refuses processes that differ, because in JAX they would wait for each other forever."""
-  settings_hash = zlib.crc32(json.dumps(settings, sort_keys=True).encode())
-  try:
-    multihost_utils.assert_equal(np.asarray([step, settings_hash], np.uint32))
-  except AssertionError:
+  if _differs(step, json.dumps(settings, sort_keys=True)):
     raise TrainError(
       f"the processes differ in their settings or in the step they stand at (here {step}): "
       "give all the same command, and a --workdir that all of them see"
-    ) from None
+    )
+
+
+def check_same_photographs_everywhere(photos: PhotoSource) -> None:
+  """Refuses processes that see other photographs, as batches would be of other crops than one's."""
+  if _differs(photos.fingerprint()):
+    raise TrainError(
+      f"the processes see different photographs (here {photos.fingerprint()}): give all of them "
+      "the same; a copy on one host may be old, or not be whole"
+    )
+
+
+def _differs(*values: object) -> bool:
+  """Tells whether values are others in some process."""
+  digest = zlib.crc32(repr(values).encode())
+  try:
+    multihost_utils.assert_equal(np.asarray(digest, np.uint32))
+  except AssertionError:
+    return True
+  return False
 
 
 def check_same_settings(settings: dict[str, Any], saved: dict[str, Any], folder: Path) -> None:
@@ -86,6 +109,15 @@ def check_same_settings(settings: dict[str, Any], saved: dict[str, Any], folder:
     raise TrainError(
       f"{folder} holds a run with other settings: {'; '.join(changed)}. "
       "Give it the same settings, or choose another --workdir."
+    )
+
+
+def check_same_width(saved: int | None, wanted: int | None, folder: Path) -> None:
+  """Refuses checkpoints whose HVS-SD has another width than the run's."""
+  if saved != wanted:
+    raise TrainError(
+      f"the HVS-SD of {folder} has {saved} channels, and this run's {wanted}: give it "
+      f"--config.hvs_sd.channels={saved}, or choose another --workdir"
     )
 
 

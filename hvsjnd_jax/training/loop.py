@@ -15,7 +15,7 @@ from hvsjnd_jax.data.sources import check_crops
 from hvsjnd_jax.runtime.sharding import make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, TrainConfig
-from hvsjnd_jax.training.guards import check_batch, hold_folder
+from hvsjnd_jax.training.guards import check_batch, check_given_generator, hold_folder
 from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.lease import Lease
 from hvsjnd_jax.training.metric_writer import MetricWriter
@@ -59,6 +59,7 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
     hash_backbones(config, stage)
     check_batch(config.settings(stage), stage, mesh)
     check_crops(config.data, crop_px=config.settings(stage).crop_px)
+  check_given_generator(config)
   with Preemption() as preemption:
     for stage in config.stages:
       _train_stage(config, stage, workdir, mesh, preemption, report)

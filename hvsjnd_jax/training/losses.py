@@ -22,7 +22,7 @@ _AMPLITUDE_FLOOR = 0.01 / 255
 # Keeps logarithms of scores finite. Noise of 40 dB has several times as much.
 _LEAST_STRUCTURE = 1e-3
 
-# Keeps the logarithm of a distance finite: a hundred-thousandth of the range of values.
+# Keeps the logarithm of a squared distance finite; its root is 3e-5 of the range of values.
 _LEAST_ERROR = 1e-9
 
 # Attention, in [0, 1], below which the divergence does not tell maps apart: one gray level.

@@ -17,10 +17,12 @@ from hvsjnd_jax.training.guards import (
   check_not_past_the_end,
   check_same_everywhere,
   check_same_photographs,
+  check_same_photographs_everywhere,
   check_same_settings,
+  check_same_width,
 )
 from hvsjnd_jax.training.train_state import TrainState, build_model, init_state, split_model
-from hvsjnd_jax.training.workdir import TrainError, restore_weights, settings_of
+from hvsjnd_jax.training.workdir import TrainError, open_checkpoints, restore_weights, settings_of
 
 
 class Start(NamedTuple):
@@ -58,6 +60,7 @@ def find_start(
     return None
 
   photos = open_photos(config.data)
+  check_same_photographs_everywhere(photos)
   if step:
     check_same_photographs(photos, notes["photographs"], folder)
   else:
@@ -65,7 +68,10 @@ def find_start(
 
   model = build_model(config)
   nnx.update(model, replicate(nnx.state(model), mesh))
-  if stage == "jnd" and not step:
+  if stage == "jnd" and step:
+    saved = notes["architecture"]["hvs_sd_channels"]
+    check_same_width(saved, model.hvs_sd_channels, folder)
+  elif stage == "jnd":
     notes["architecture"] = weights.describe_architecture(model)
     if model.hvs_sd is not None:
       notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
@@ -91,6 +97,9 @@ def _fill_hvs_sd(model: JNDModel, config: TrainConfig, workdir: Path, mesh: Mesh
     nnx.update(model.hvs_sd, replicate(nnx.state(given), mesh))
     manifest = weights.read_manifest(source)
     return {"weights": manifest["sha256"], **manifest.get("training", {}).get("hvs_sd", {})}
+  with open_checkpoints(workdir, "hvs_sd") as first:
+    saved = first.read_notes(first.latest_step() or 0)["config"]["hvs_sd"]["channels"]
+  check_same_width(saved, model.hvs_sd_channels, workdir / "hvs_sd")
   run = restore_weights(model, workdir, "hvs_sd")
   wanted = run["config"]["hvs_sd"]["num_steps"]
   if run["steps"] < wanted:

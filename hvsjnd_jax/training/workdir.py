@@ -28,6 +28,9 @@ from hvsjnd_jax.training.train_state import split_model
 _PATHS = {"data": ("images", "tfds"), "jnd": ("hvs_sd", "generator", "vgg16", "classifier")}
 
 
+TYPICAL_LEVEL = 0.009
+
+
 class TrainError(HVSJNDError):
   """A run cannot start or go on. The message says why, and what to do."""
 
@@ -109,7 +112,7 @@ def restore_weights(model: JNDModel, workdir: Path, stage: Stage) -> dict[str, A
 
 
 @fixed_jax_settings()
-def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
+def export(workdir: Path, out: Path, *, level: float = TYPICAL_LEVEL) -> None:
   """Writes the averaged weights of stage 2 as a folder for `hvsjnd_jax.load`.
 
   HVS-SD is the one that the generator was trained with, even where stage 1 has gone on.
@@ -119,7 +122,8 @@ def export(workdir: Path, out: Path, *, level: float = 1.0) -> None:
       object store (gs://).
     out: The folder to write; must not exist, or be empty.
     level: Factor on "fine" maps, in (0, 1], which gives `lmbda` its meaning; training leaves it
-      open.
+      open. By default that of the shipped weights, roughly, so that the noise of `lmbda` 10 is
+      about just noticeable.
 
   Raises:
     TrainError: If stage 2 has no checkpoint, or one of another version.

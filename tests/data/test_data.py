@@ -1,6 +1,7 @@
 """The stream of training crops."""
 
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -131,6 +132,13 @@ def test_sources_name_their_photographs(folder: Path, tmp_path: Path):
     (DataConfig(synthetic=5), "synthetic image 3"),
   ):
     assert open_photos(config).name(3) == name
+
+
+def test_names_need_not_be_utf8(folder: Path, tmp_path: Path):
+  before = PhotoFolder(folder).fingerprint()
+  (folder / "3.png").rename(folder / os.fsdecode(b"\xff.png"))
+  assert PhotoFolder(folder).fingerprint() != before
+  assert build("--images", folder, "--out", tmp_path / "out") == 0
 
 
 def test_photograph_that_cannot_be_read_is_named(folder: Path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hvsjnd_jax.data import formats
 from hvsjnd_jax.data.__main__ import main
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.crops import Crops, crop_stream
@@ -220,7 +221,7 @@ def test_workers_heed_no_signal_but_the_last(tiles: Path):
 def test_workers_tell_in_one_line_what_they_refuse(
   photographs: Path, monkeypatch: pytest.MonkeyPatch
 ):
-  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 80 // 2)  # as --max-megapixels sets it
+  monkeypatch.setattr(formats, "_most_pixels", 90 * 80)  # as --max-megapixels sets it
   with pytest.raises(DataError, match=r"\d\.png: too large to be safe: .*") as error:
     take(photographs, 5, workers=1)
   assert "\n" not in str(error.value)

@@ -2,10 +2,12 @@
 
 import importlib.util
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from hvsjnd_jax.training.config import TrainConfig
+from hvsjnd_jax.data.config import DataConfig
+from hvsjnd_jax.training.config import JNDTerm, TrainConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -69,6 +71,7 @@ def test_photographs_come_from_one_place(images: str, tfds: str, synthetic: int)
     ("checkpoint_every_steps", -1),
     ("keep_checkpoints", 0),
     ("keep_every_steps", -1),
+    ("keep_every_steps", 750),  # of which every second would not be saved
     ("data.images", ""),
     ("data.synthetic", -1),
     ("data.min_scale", 0.0),
@@ -123,6 +126,16 @@ def test_impossible_value_is_named(name: str, value: object):
   setattr(holder, leaf, value)
   with pytest.raises(ValueError, match=rf"config\.{name} must be .*, got {value!r}"):
     config.validate()
+
+
+def test_stage_two_needs_a_term():
+  config = TrainConfig(data=DataConfig(synthetic=1))
+  for term in get_args(JNDTerm):
+    setattr(config.jnd, f"{term}_weight", 0.0)
+  with pytest.raises(ValueError, match=r"at least one term of config\.jnd must be above 0"):
+    config.validate()
+  config.jnd.jod_weight = 0.1
+  config.validate()
 
 
 def test_aic_needs_the_folders_of_its_networks():

@@ -25,6 +25,17 @@ def test_decorated_function_can_be_called_twice():
   assert first.tolist() == second.tolist() == draw().tolist()
 
 
+def test_seeds_have_no_offset():
+  key = jax.random.key_data(jax.random.key(5))
+  jax.config.update("jax_random_seed_offset", 7)
+  try:
+    with fixed_jax_settings():
+      assert jax.random.key_data(jax.random.key(5)).tolist() == key.tolist()
+    assert jax.random.key_data(jax.random.key(5)).tolist() != key.tolist()
+  finally:
+    jax.config.update("jax_random_seed_offset", 0)
+
+
 def test_hijax_variables_are_not_used():
   with flax.config.temp_flip_flag("hijax_variable", True):
     with fixed_jax_settings():

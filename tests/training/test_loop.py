@@ -106,6 +106,27 @@ def test_given_generator_must_have_the_form_of_the_runs(
     train(config, tmp_path, report=Reports())
 
 
+def test_given_generator_is_looked_for_before_stage_one(make_config: MakeConfig, tmp_path: Path):
+  config = make_config("both")
+  config.jnd.generator = str(tmp_path / "nowhere")
+  with pytest.raises(weights.WeightsError, match=r"nowhere/manifest\.json: .*a folder of weights"):
+    train(config, tmp_path / "run", report=Reports())
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stages", [("hvs_sd",), ("hvs_sd", "jnd")])
+def test_other_width_of_hvs_sd_is_told(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path, stages: tuple[str, ...]
+):
+  for stage in stages:
+    shutil.copytree(workdir / stage, tmp_path / stage)
+  config = make_config("jnd")
+  config.hvs_sd.channels = 16
+  config.jnd.num_steps = STEPS + 1
+  with pytest.raises(TrainError, match=r"has 8 channels, and this run's 16: .*hvs_sd\.channels=8"):
+    train(config, tmp_path, report=Reports())
+
+
 def test_stage_two_waits_for_the_end_of_stage_one(
   workdir: Path, make_config: MakeConfig, tmp_path: Path
 ):

@@ -14,6 +14,7 @@ import jax
 import pytest
 
 from hvsjnd_jax import weights
+from hvsjnd_jax.training import guards
 from hvsjnd_jax.training.config import Stage
 from hvsjnd_jax.training.loop import train
 from hvsjnd_jax.training.preemption import PreemptedError
@@ -90,6 +91,16 @@ def test_run_does_not_go_on_with_other_photographs(
     train(config, tmp_path, report=Reports())
   (tmp_path / "photos/9.png").rename(tmp_path / "photos/0.png")
   train(config, tmp_path, report=Reports())
+
+
+def test_processes_must_see_the_same_photographs(
+  make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  found = iter((False, True))  # the settings are the same, the photographs are not
+  monkeypatch.setattr(guards, "_differs", lambda *values: next(found))
+  config = make_config("hvs_sd")
+  with pytest.raises(TrainError, match=r"see different photographs \(here 3 files, .*\): give all"):
+    train(config, tmp_path, report=Reports())
 
 
 def test_run_past_its_end_is_an_error(workdir: Path, make_config: MakeConfig):
