@@ -40,7 +40,14 @@ from typing import Any
 from hvsjnd_jax.cli.command import UsageError, make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.image_pairs import Pairs, find_pairs
-from hvsjnd_jax.cli.options import add_json, add_max_megapixels, apply_max_megapixels, parse_path
+from hvsjnd_jax.cli.options import (
+  add_json,
+  add_max_megapixels,
+  add_vgg16,
+  apply_max_megapixels,
+  parse_metrics,
+  parse_path,
+)
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import Photographs
 from hvsjnd_jax.data import paths
@@ -86,7 +93,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
       type=parse_path,
       required=True,
       metavar="FILE|DIR",
-      help=f"{what}, or a folder of such",
+      help=f"{what}, or a folder of such images",
     )
   parser.add_argument(
     "--metrics",
@@ -101,12 +108,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar="DIR",
     help="write maps of the visible difference to this folder",
   )
-  parser.add_argument(
-    "--vgg16",
-    type=parse_path,
-    metavar="DIR",
-    help="for dists: a folder with VGG16's weights, made by convert.from_torch in the clone",
-  )
+  add_vgg16(parser)
   add_max_megapixels(parser)
   return parser.parse_args(argv)
 
@@ -114,7 +116,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(args: argparse.Namespace) -> int:
   keep_compilations(partial(report_error, "metrics"))
   apply_max_megapixels(args)
-  metrics = _parse_metrics(args.metrics)
+  metrics = parse_metrics(args.metrics)
   mapped = _find_mapped(args, metrics)
   pairs = find_pairs(args.distorted, args.reference, leave_out=args.maps)
   backbones = scores.load_backbones(metrics, vgg16=args.vgg16)
@@ -128,13 +130,6 @@ def _run(args: argparse.Namespace) -> int:
   return _report(args, metrics, images, errors, pairs.skipped)
 
 
-def _parse_metrics(text: str) -> tuple[str, ...]:
-  try:
-    return scores.parse_metrics(text)
-  except ValueError as error:
-    raise UsageError(f"--metrics: {error}") from None
-
-
 def _find_mapped(args: argparse.Namespace, metrics: Sequence[str]) -> list[VisionModel]:
   """Lists the models whose maps are wanted, and makes the maps' folder."""
   if args.maps is None:
@@ -143,8 +138,6 @@ def _find_mapped(args: argparse.Namespace, metrics: Sequence[str]) -> list[Visio
   if not mapped:
     known = ", ".join(VISION_MODELS)
     raise UsageError(f"--maps: none of the --metrics has a map; these have: {known}")
-  if args.maps.resolve() in (args.distorted.resolve(), args.reference.resolve()):
-    raise UsageError(f"--maps {args.maps}: holds the images; choose another folder")
   make_folder(args.maps)
   return mapped
 
@@ -216,7 +209,8 @@ def _report(
   for line in too_small:
     print(line)
   if errors:
-    print(f"metrics: {len(errors)} files could not be used", file=sys.stderr)
+    files = f"file{'s' * (len(errors) > 1)}"
+    print(f"metrics: {len(errors)} {files} could not be used", file=sys.stderr)
   if args.json is not None:
     report = {
       "distorted": str(args.distorted),

@@ -51,6 +51,16 @@ def check_pair(
   return jnp.asarray(distorted), jnp.asarray(reference)
 
 
+def check_rgb_pair(
+  metric: str, distorted: Images, reference: Images, *, smallest_px: int = 1
+) -> tuple[Images, Images]:
+  """Does the same as `check_pair`, for a metric of colour images alone."""
+  distorted, reference = check_pair(metric, distorted, reference, smallest_px=smallest_px)
+  if (channels := distorted.shape[-1]) != 3:
+    raise ValueError(f"{metric}: expected 3 channels, got {channels}")
+  return distorted, reference
+
+
 def to_planes(images: Images) -> Planes:
   """Makes a plane of every channel of every image, [B·C, H, W]."""
   return images.transpose(0, 3, 1, 2).reshape(-1, *images.shape[1:3])

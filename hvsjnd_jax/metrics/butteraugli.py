@@ -10,8 +10,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.metrics._pairs import check_pair
-from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix
+from hvsjnd_jax.metrics._pairs import check_rgb_pair
+from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix, halve
+from hvsjnd_jax.ops.color import to_linear
+from hvsjnd_jax.ops.filters import gaussian
 from hvsjnd_jax.ops.malta import DENSE, SPARSE, malta
 from hvsjnd_jax.ops.types import Images, Scores
 
@@ -88,7 +90,7 @@ def butteraugli(
     is 0.
 
   Raises:
-    TypeError, ValueError: See `_pairs.check_pair`; ValueError for another number of
+    TypeError, ValueError: See `_pairs.check_rgb_pair`; ValueError for another number of
       channels than 3, and an unknown norm or version.
 
   Source: Alakuijala et al., "Guetzli: Perceptually guided JPEG encoder", 2017, arXiv
@@ -133,12 +135,9 @@ def butteraugli_map(distorted: Images, reference: Images, *, version: Version = 
     >>> jax.jit(butteraugli_map)(image, image).shape
     (1, 16, 16)
   """
-  distorted, reference = check_pair(
+  distorted, reference = check_rgb_pair(
     "butteraugli", distorted, reference, smallest_px=BUTTERAUGLI_SMALLEST_PX
   )
-  channels = distorted.shape[-1]
-  if channels != 3:
-    raise ValueError(f"butteraugli: expected 3 channels, got {channels}")
   if version not in _VERSIONS:
     raise ValueError(f"butteraugli: expected version 0.7 or 0.8, got {version}")
   return _draw_map(distorted, reference, version=version)
@@ -152,7 +151,7 @@ def _draw_map(distorted: Images, reference: Images, *, version: Version) -> Map:
   d, r = _to_nits(distorted), _to_nits(reference)
   difference = _difference(d, r, constants)
   if (min(h, w) + 1) // 2 >= BUTTERAUGLI_SMALLEST_PX:
-    coarse = _difference(_halve(d), _halve(r), constants)
+    coarse = _difference(halve(d), halve(r), constants)
     difference = 0.85 * difference + 0.5 * coarse.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
   # The compiler may round equal images in two ways, which the root in D would show.
   equal = (distorted == reference).all(axis=(1, 2, 3))
@@ -226,23 +225,7 @@ class _Bands(NamedTuple):
 
 def _to_nits(images: Images) -> Channels:
   """Linear light."""
-  images = images.transpose(3, 0, 1, 2)
-  # Not `jnp.clip`, which halves the gradient of values that are exactly 0 or 1.
-  images = jnp.where(images < 0, 0, jnp.where(images > 1, 1, images))
-  return _NITS * jnp.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055) ** 2.4)
-
-
-def _halve(nits: Channels) -> Channels:
-  h, w = nits.shape[-2:]
-  return _halving_map(h)(_halving_map(w)(nits, axis=-1), axis=-2)
-
-
-@functools.lru_cache(maxsize=16)
-def _halving_map(size: int) -> AxisMap:
-  """Means of two; of an odd size, the last one alone."""
-  matrix = np.zeros(((size + 1) // 2, size))
-  matrix[np.arange(size) // 2, np.arange(size)] = 0.5
-  return AxisMap(matrix / matrix.sum(axis=1, keepdims=True))
+  return _NITS * to_linear(images.transpose(3, 0, 1, 2))
 
 
 def _split(nits: Channels) -> _Bands:
@@ -308,10 +291,9 @@ def _blur(planes: Sequence[Map], sigma: float) -> Sequence[Map]:
 
 @functools.lru_cache(maxsize=64)
 def _blur_map(sigma: float, size: int) -> AxisMap:
-  offsets = np.arange(-int(2.25 * sigma), int(2.25 * sigma) + 1)
-  taps = np.exp(-(offsets**2) / (2 * sigma**2))
+  taps = np.asarray(gaussian(int(2.25 * sigma), sigma))
   border = "symmetric" if sigma == _ADAPTATION_SIGMA else "renormalize"
-  return AxisMap(filter_matrix(taps / taps.sum(), size, border=border))
+  return AxisMap(filter_matrix(taps, size, border=border))
 
 
 # --- a pair's differences --------------------------------------------------------------------

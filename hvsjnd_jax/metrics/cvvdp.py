@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hvsjnd_jax.metrics._pairs import check_pair
+from hvsjnd_jax.metrics._pairs import check_rgb_pair
 from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix
+from hvsjnd_jax.ops.color import to_linear
+from hvsjnd_jax.ops.filters import gaussian
 from hvsjnd_jax.ops.types import Images, Scores
 
 StandardDisplay = Literal["standard_4k", "standard_fhd"]
@@ -103,10 +105,14 @@ class Display:
     above = {"diagonal_inches": 0, "distance_m": 0, "peak_nits": 0, "contrast": 1}
     for name, bound in above.items():
       if not bound < getattr(self, name) < math.inf:
-        raise ValueError(f"Display: expected {name} above {bound}, got {getattr(self, name)}")
+        raise ValueError(
+          f"Display: expected a finite {name} above {bound}, got {getattr(self, name)}"
+        )
     for name in ("ambient_lux", "reflectivity"):
       if not 0 <= getattr(self, name) < math.inf:
-        raise ValueError(f"Display: expected {name} of at least 0, got {getattr(self, name)}")
+        raise ValueError(
+          f"Display: expected a finite {name} of at least 0, got {getattr(self, name)}"
+        )
 
   @property
   def pixels_per_degree(self) -> float:
@@ -212,9 +218,9 @@ def cvvdp_map(
 def _check(
   function: str, distorted: Images, reference: Images, display: StandardDisplay | Display
 ) -> tuple[Images, Images, Display]:
-  distorted, reference = check_pair(function, distorted, reference, smallest_px=CVVDP_SMALLEST_PX)
-  if distorted.shape[-1] != 3:
-    raise ValueError(f"{function}: expected 3 channels, got {distorted.shape[-1]}")
+  distorted, reference = check_rgb_pair(
+    function, distorted, reference, smallest_px=CVVDP_SMALLEST_PX
+  )
   described = display if isinstance(display, Display) else _DISPLAYS.get(display)
   if described is None:
     expected = f"{', '.join(_DISPLAYS)} or a Display"
@@ -316,9 +322,7 @@ def _sensitivities(frequency: float) -> Table:
 
 def _to_dkl(images: Images, display: Display) -> Channels:
   """Light on the display, in cd/m², as A, RG and YV."""
-  v = jnp.moveaxis(images, -1, 0)
-  v = jnp.where(v < 0, 0, jnp.where(v > 1, 1, v))  # the gradient at 0 and 1 is whole
-  linear = jnp.where(v <= 0.04045, v / 12.92, jnp.exp(2.4 * jnp.log((v + 0.055) / 1.055)))
+  linear = to_linear(jnp.moveaxis(images, -1, 0))
   black = display.peak_nits / display.contrast
   reflected = display.reflectivity * display.ambient_lux / math.pi
   scale, offset = float(display.peak_nits - black), float(black + reflected)
@@ -394,6 +398,5 @@ def _expand_map(size: int, levels: int = 1) -> AxisMap:
 
 @functools.lru_cache(maxsize=64)
 def _mask_map(size: int) -> AxisMap:
-  offsets = np.arange(-_MASK_RADIUS, _MASK_RADIUS + 1)
-  taps = np.exp(-(offsets**2) / (2 * _MASK_SIGMA**2))
-  return AxisMap(filter_matrix(taps / taps.sum(), size, border="reflect"))
+  taps = np.asarray(gaussian(_MASK_RADIUS, _MASK_SIGMA))
+  return AxisMap(filter_matrix(taps, size, border="reflect"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from hvsjnd_jax.metrics._pairs import check_pair, downsample_to_256
+from hvsjnd_jax.metrics._pairs import check_rgb_pair, downsample_to_256
 from hvsjnd_jax.metrics.backbones import VGG16
 from hvsjnd_jax.ops.types import Images, Scores
 
@@ -55,9 +55,7 @@ def dists(distorted: Images, reference: Images, *, vgg16: VGG16) -> Scores:
     >>> jax.eval_shape(dists, images, images, vgg16=vgg16)
     ShapeDtypeStruct(shape=(2,), dtype=float32)
   """
-  distorted, reference = check_pair("dists", distorted, reference)
-  if distorted.shape[-1] != 3:
-    raise ValueError(f"dists: expected 3 channels, got {distorted.shape[-1]}")
+  distorted, reference = check_rgb_pair("dists", distorted, reference)
   distorted, reference = (
     jnp.stack([downsample_to_256(images[..., c]) for c in range(3)], axis=-1)
     for images in (distorted, reference)

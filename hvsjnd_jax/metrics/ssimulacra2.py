@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from hvsjnd_jax.metrics._pairs import check_pair
-from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix
+from hvsjnd_jax.metrics._pairs import check_rgb_pair
+from hvsjnd_jax.ops.axis_maps import AxisMap, filter_matrix, halve
+from hvsjnd_jax.ops.color import to_linear
 from hvsjnd_jax.ops.types import Images, Scores
 
 SSIMULACRA2_SMALLEST_PX = 8
@@ -202,12 +203,9 @@ def _distance(
   function: str, distorted: Images, reference: Images, *, border: SSIMULACRA2Border
 ) -> Scores:
   """S, for the public function of that name."""
-  distorted, reference = check_pair(
+  distorted, reference = check_rgb_pair(
     function, distorted, reference, smallest_px=SSIMULACRA2_SMALLEST_PX
   )
-  channels = distorted.shape[-1]
-  if channels != 3:
-    raise ValueError(f"{function}: expected 3 channels, got {channels}")
   if border not in get_args(SSIMULACRA2Border):
     raise ValueError(f"{function}: expected border zero or symmetric, got {border}")
   return _sum_up(distorted, reference, border=border)
@@ -247,12 +245,12 @@ def _norms(
   border: SSIMULACRA2Border,
 ) -> Float[Array, "scale norm map channel b"]:
   """Mean and 4-norm of every map; those without a weight in any channel are 0, not computed."""
-  linear = _linearize(jnp.stack([distorted, reference]).transpose(4, 0, 1, 2, 3))
+  linear = to_linear(jnp.stack([distorted, reference]).transpose(4, 0, 1, 2, 3))
   unwanted = jnp.zeros((len(_MIX), len(distorted)), linear.dtype)
   norms = []
   for scale, wanted_here in enumerate(wanted):
     if scale > 0:
-      linear = _halve(linear)
+      linear = halve(linear)
     xyb = _to_xyb(linear)
     means = _blur(xyb, border=border)
     rise = _detail_rise(xyb - means)
@@ -266,39 +264,12 @@ def _norms(
   return jnp.stack(norms).reshape(*wanted.shape, *unwanted.shape)
 
 
-def _linearize(values: _Pair) -> _Pair:
-  """Linear light of sRGB values, clipped to [0, 1]."""
-  # Not `jnp.clip`, which takes half of the gradient from a value of exactly 0 or 1.
-  values = jnp.where(values < 0, 0, jnp.where(values > 1, 1, values))
-  dark = values <= 0.04045
-  bright = _power((jnp.where(dark, 1, values) + 0.055) / 1.055, 2.4)
-  return jnp.where(dark, values / 12.92, bright)
-
-
-def _power(values: Array, exponent: float) -> Array:
-  """Of positive values: on a CPU a fifth of the time of `jnp.cbrt`, as accurate."""
-  return jnp.exp(exponent * jnp.log(values))
-
-
-def _halve(linear: _Pair) -> _Pair:
-  h, w = linear.shape[-2:]
-  return _halving(h)(_halving(w)(linear, axis=-1), axis=-2)
-
-
-@functools.lru_cache(maxsize=64)
-def _halving(size: int) -> AxisMap:
-  """Means of two; an odd last entry is repeated, and so stays."""
-  rows = np.arange(-(-size // 2))
-  matrix = np.zeros((len(rows), size))
-  for columns in (2 * rows, np.minimum(2 * rows + 1, size - 1)):
-    matrix[rows, columns] += 0.5
-  return AxisMap(matrix)
-
-
 def _to_xyb(linear: _Pair) -> _Pair:
   red, green, blue = linear
   # Light is not below 0, so that no response is below k: no clamp is needed.
-  responses = (_power(r * red + g * green + b * blue + _K, 1 / 3) for r, g, b in _MIX)
+  absorbed = (r * red + g * green + b * blue + _K for r, g, b in _MIX)
+  # On a CPU this takes a fifth of the time of `jnp.cbrt`, and is as accurate.
+  responses = (jnp.exp(jnp.log(each) / 3) for each in absorbed)
   first, second, third = (response - _K ** (1 / 3) for response in responses)
   mean = (first + second) / 2
   return jnp.stack([7 * (first - second) + 0.42, mean + 0.01, third - mean + 0.55])

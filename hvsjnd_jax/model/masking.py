@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from hvsjnd_jax.model.extents import Extent, mask_outside
 from hvsjnd_jax.ops.checks import check_images
-from hvsjnd_jax.ops.color import LUMA
+from hvsjnd_jax.ops.color import LUMA, clip, mix_channels
 from hvsjnd_jax.ops.types import RGBImages, RGBImagesLike
 
 Luma = Float[Array, "b h w 1"]
@@ -55,7 +55,7 @@ def threshold(images: RGBImagesLike) -> RGBImages:
   Only proportions matter: they say where noise hides, not how much of it goes unseen.
 
   Args:
-    images: Images in [0, 1], float32 or float64.
+    images: Images in [0, 1], float32 or float64; what lies beyond is clipped.
 
   Returns:
     Amplitudes, > 0, in units of the images.
@@ -78,6 +78,7 @@ def threshold(images: RGBImagesLike) -> RGBImages:
 
 def log_threshold(images: RGBImages, extent: Extent | None = None) -> RGBImages:
   """Computes log T, for images of any float type that end at the extent, unchecked."""
+  images = clip(images)  # local means below 0 have no logarithm
   mean, luma, variance = _measure(images, extent)
   contrast = _CONTRAST_EXPONENT / 2 * jnp.log1p(variance / _FLAT_THRESHOLD**2)
   light = _LIGHT_EXPONENT * (jnp.log(luma + _DARK_LIGHT) - math.log(0.5 + _DARK_LIGHT))
@@ -88,14 +89,13 @@ def log_threshold(images: RGBImages, extent: Extent | None = None) -> RGBImages:
 
 def _measure(images: RGBImages, extent: Extent | None) -> tuple[RGBImages, Luma, Luma]:
   """Computes local means of the channels and of luma, and the variance of luma."""
-  weights = jnp.asarray(LUMA, images.dtype)[:, None]
   # Centred on mid-gray, values lose less precision when squares are subtracted.
   centred = images - 0.5
-  squares = jnp.square(centred @ weights)
+  squares = jnp.square(mix_channels(centred, LUMA))[..., None]
   parts = jnp.concatenate([centred, squares, jnp.ones_like(squares)], axis=-1)
   sums = _sum_windows(mask_outside(parts, extent))
   mean, square = sums[..., :3] / sums[..., 4:], sums[..., 3:4] / sums[..., 4:]
-  luma = mean @ weights
+  luma = mix_channels(mean, LUMA)[..., None]
   return mean + 0.5, luma + 0.5, jnp.maximum(square - luma**2, 0)
 
 

@@ -7,6 +7,7 @@ of the time of a convolution with one channel, and they suit a matrix unit.
 The transpose of a map is the same product with the transposed matrix (`linear_maps`).
 """
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
@@ -82,6 +83,19 @@ def filter_matrix(taps: Float[np.ndarray, " n"], size: int, *, border: Border) -
   if border == "renormalize":
     matrix *= taps.sum() / matrix.sum(axis=1, keepdims=True)
   return matrix
+
+
+def halve(arrays: Float[Array, "..."]) -> Float[Array, "..."]:
+  """Halves the last two axes by means of two entries; an odd last entry stays as it is."""
+  h, w = arrays.shape[-2:]
+  return _halving(h)(_halving(w)(arrays, axis=-1), axis=-2)
+
+
+@functools.lru_cache(maxsize=64)
+def _halving(size: int) -> AxisMap:
+  matrix = np.zeros((-(-size // 2), size))
+  matrix[np.arange(size) // 2, np.arange(size)] = 0.5
+  return AxisMap(matrix / matrix.sum(axis=1, keepdims=True))
 
 
 def _mirror(indices: np.ndarray, size: int, *, twice: bool) -> np.ndarray:

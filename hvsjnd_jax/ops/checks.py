@@ -65,8 +65,10 @@ def check_rgb(function: str, images: RGBImagesLike) -> None:
 
 
 def check_sides(function: str, images: Images | RGBImagesLike, *, smallest_px: int) -> None:
-  """Refuses images with a side below `smallest_px`."""
-  _, h, w, _ = images.shape
+  """Refuses no images at all, and images with a side below `smallest_px`."""
+  b, h, w, _ = images.shape
+  if b == 0:
+    raise ValueError(f"{function}: expected at least one image, got none")
   if min(h, w) < smallest_px:
     raise ValueError(f"{function}: expected sides of at least {smallest_px} pixels, got {h}x{w}")
 

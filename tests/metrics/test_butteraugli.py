@@ -15,6 +15,7 @@ import pytest
 from jax.test_util import check_grads
 
 from hvsjnd_jax.metrics.butteraugli import Norm, butteraugli, butteraugli_map, pool
+from hvsjnd_jax.ops.axis_maps import halve
 from hvsjnd_jax.ops.malta import DENSE, SPARSE, Lines, malta
 from tests.support.golden_vision import BY_SIZE, GRADS, STAGES, read_pairs, read_scores
 
@@ -125,7 +126,7 @@ def test_stages():
       planes[f"{name}/m"] = module._mask(bands)
     planes["ref/e"] = module._erode(planes["ref/m"])
     planes["diffmap_full"] = module._difference(d, r, constants)
-    planes["diffmap_half"] = module._difference(module._halve(d), module._halve(r), constants)
+    planes["diffmap_half"] = module._difference(halve(d), halve(r), constants)
     planes["diffmap"] = butteraugli_map(distorted, reference, version="0.7")
     return planes
 

@@ -356,12 +356,12 @@ def test_refuses(metric: Callable[..., jax.Array]):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"diagonal_inches": 0}, "expected diagonal_inches above 0, got 0"),
-    ({"distance_m": -1}, "expected distance_m above 0, got -1"),
-    ({"peak_nits": float("nan")}, "expected peak_nits above 0, got nan"),
-    ({"contrast": 1}, "expected contrast above 1, got 1"),
-    ({"ambient_lux": -1}, "expected ambient_lux of at least 0, got -1"),
-    ({"reflectivity": float("inf")}, "expected reflectivity of at least 0, got inf"),
+    ({"diagonal_inches": 0}, "expected a finite diagonal_inches above 0, got 0"),
+    ({"distance_m": -1}, "expected a finite distance_m above 0, got -1"),
+    ({"peak_nits": float("nan")}, "expected a finite peak_nits above 0, got nan"),
+    ({"contrast": 1}, "expected a finite contrast above 1, got 1"),
+    ({"ambient_lux": -1}, "expected a finite ambient_lux of at least 0, got -1"),
+    ({"reflectivity": float("inf")}, "expected a finite reflectivity of at least 0, got inf"),
     ({"resolution_px": (0, 9)}, r"expected resolution_px \(width, height\), got \(0, 9\)"),
     ({"resolution_px": (9,)}, r"expected resolution_px \(width, height\), got \(9,\)"),
     ({"resolution_px": [9, 9]}, r"expected resolution_px \(width, height\), got \[9, 9\]"),

@@ -149,7 +149,21 @@ def test_half_precision(functions: dict[str, Callable[[Any], Any]], name: str, d
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in METRICS])
 def test_overshoot_passes(functions: dict[str, Callable[[Any], Any]], name: str):
   images = np.linspace(-0.49, 1.49, 768, dtype=np.float32).reshape(1, 16, 16, 3)
-  functions[name](images)
+  assert_finite(functions[name](images))
+  # A patch below 0, whose means are below it, too.
+  images = np.full((1, 16, 16, 3), 0.5, np.float32)
+  images[:, :8, :8] = -0.1
+  assert_finite(functions[name](images))
+
+
+def assert_finite(result: Any) -> None:
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_image_is_refused(functions: dict[str, Callable[[Any], Any]], name: str):
+  with pytest.raises(ValueError, match=f"^{said(name)}: expected at least one image, got none"):
+    functions[name](IMAGES[:0])
 
 
 @pytest.mark.parametrize("name", NAMES)
