@@ -10,6 +10,7 @@ COMMANDS = {
   "compare": "how visible the noise of several JND models is at the same PSNR",
   "metrics": "image-quality scores of pairs of images, and maps of what differs visibly",
   "calibrate": "how strong and how visible the noise of each lmbda is",
+  "study": "what people see: a flicker study as a page, and the analysis of the answers",
   "export": "the estimator in one file, which runs without this package",
   "train": "training of both networks, and their weights for eval",
   "data": "a dataset of photographs for training",

@@ -38,7 +38,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hvsjnd_jax.cli.command import STDOUT, make_parser, report_error, run_command
+from hvsjnd_jax.cli.command import make_parser, report_error, run_command
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.options import (
   add_photographs,
@@ -131,6 +131,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   args = parser.parse_args(argv)
   if args.outputs is not None and args.save is None:
     parser.error("--outputs needs --save DIR")
+  if args.json is not None and args.json == args.sheet:
+    parser.error("--json and --sheet need a file each")
   return args
 
 
@@ -213,8 +215,6 @@ def _make_stems(
   """Settles where each image's pictures go; nowhere without --save."""
   if args.save is None:
     return {}
-  if args.save == STDOUT:
-    check_output("--save", args.save)
   stems = make_stems(photographs.paths, args.save, list_names(names, args.outputs))
   if has_page(args.outputs):
     check_page(args.save, inputs=photographs.paths)

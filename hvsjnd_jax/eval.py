@@ -9,8 +9,9 @@
   python -m hvsjnd_jax.eval --path corpus --lmbda 10 --jsonl corpus.jsonl --multihost
 
 With the weights "default" and "fast", the noise of lmbda 10 is just noticeable: the level of the
-maps was set so that Kodak's median image then has a SSIMULACRA 2 of 90, "visually lossless", which
-is the strictest of three models of vision. What a lmbda amounts to with the default weights, in
+maps was set so that Kodak's median image then has a SSIMULACRA 2 of 90, "visually lossless", the
+strictest of three thresholds; the others are a 3-norm of Butteraugli of 1, and 9.5 JOD on a Full HD
+display. What a lmbda amounts to with the default weights, in
 8-bit pictures, mean over Kodak:
 
   lmbda                        1     2     5    10    15    20    30    40
@@ -39,11 +40,11 @@ evaluated once. A --save folder inside a --path folder is not searched for image
 
 With --jsonl FILE, a run that was stopped or killed goes on when the same command is given again:
 images that have scores in FILE are skipped, and count in the means; errors are tried again. An
-image on which a run was killed, as for want of memory, is tried again after all others, and left
-out if a second one was; --retry tries it once more. An image's line is written after its pictures.
-FILE is refused if it was written with other settings
-or holds other images. With --multihost each process writes its lines beside FILE, and at the end
-FILE is, byte for byte, what a single process would have written.
+image on which a run was killed, as for want of memory, is tried again after all others; if it kills
+a second run, it is left out, and --retry tries it once more. An image's line is written after its
+pictures. FILE is refused if it was written with other settings or holds other images. With
+--multihost each process writes its lines beside FILE, and at the end FILE is, byte for byte, what a
+single process would have written.
 
 Images are computed through windows of one size, chosen for all of them, so that a folder of many
 sizes compiles once, and large images take little more memory than a few copies of them. Another
@@ -70,7 +71,7 @@ from tqdm import tqdm
 from hvsjnd_jax import weights
 from hvsjnd_jax.cli.attempts import MOST_KILLED
 from hvsjnd_jax.cli.background import Background
-from hvsjnd_jax.cli.command import STDOUT, UsageError, report_error, run_command
+from hvsjnd_jax.cli.command import UsageError, report_error, run_command
 from hvsjnd_jax.cli.eval_options import parse
 from hvsjnd_jax.cli.image_loop import Memory, computing
 from hvsjnd_jax.cli.jsonl import (
@@ -82,7 +83,7 @@ from hvsjnd_jax.cli.jsonl import (
   gather,
   wait_for_others,
 )
-from hvsjnd_jax.cli.options import apply_max_megapixels, load_model
+from hvsjnd_jax.cli.options import apply_max_megapixels, load_model, parse_metrics
 from hvsjnd_jax.cli.outputs import check_output, write_json
 from hvsjnd_jax.cli.pages import check_page, describe_evaluation, list_copies, write_page
 from hvsjnd_jax.cli.photographs import (
@@ -124,7 +125,7 @@ _BYTES_PER_PIXEL = 90
 _BYTES_PER_COPY = 24
 _BYTES_PER_MAP = 8
 
-# A window is told to be wasteful for so many images.
+# A window is judged by so many images.
 _JUDGED_IMAGES = 100
 
 
@@ -157,7 +158,7 @@ def _run(args: argparse.Namespace) -> int:
   if args.multihost:
     join_processes()
   apply_max_megapixels(args)
-  args.metrics = _parse_metrics(args.metrics)
+  args.metrics = parse_metrics(args.metrics)
   photographs = _find_photographs(args)
   backbones = scores.load_backbones(args.metrics, vgg16=args.vgg16)
   model = load_model(args)
@@ -177,13 +178,6 @@ def _run(args: argparse.Namespace) -> int:
   if args.save is not None and has_page(args.outputs):
     write_page(args.save, describe_evaluation(args.save, args.model, plan.settings, reported))
   return _report(args, plan.settings, reported, skipped=photographs.skipped)
-
-
-def _parse_metrics(text: str) -> tuple[str, ...]:
-  try:
-    return scores.parse_metrics(text)
-  except ValueError as error:
-    raise UsageError(f"--metrics: {error}") from None
 
 
 def _find_jnd(args: argparse.Namespace, model: JNDModel) -> float:
@@ -208,8 +202,6 @@ def _find_photographs(args: argparse.Namespace) -> Photographs:
 def _make_plan(args: argparse.Namespace, photographs: Photographs, model: JNDModel) -> _Plan:
   """Settles where results go and what they depend on, and finds what is done already."""
   paths = photographs.paths
-  if args.save == STDOUT:
-    check_output("--save", args.save)
   stems: dict[Path, Path] = {}
   if args.save is not None:
     stems = make_stems(paths, args.save, list_names(args.outputs, _list_others(args)))
@@ -373,7 +365,7 @@ def _print_scores(
   height, width, _ = pixels.shape
   tqdm.write(f"Images Path is: {path}")
   for copy in evaluated.copies:
-    if args.psnr is not None or evaluated.others:
+    if args.psnr is not None or len(evaluated.copies) > 1:
       tqdm.write(f"lmbda: {copy.lmbda:.6g}")
     tqdm.write(scores.describe(copy.scores, args.metrics, size=(height, width)))
 
@@ -407,7 +399,8 @@ def _report(
         print(f"lmbda: {lmbda:.6g}")
       print(scores.describe(mean, args.metrics))
   if errors:
-    print(f"eval: {len(errors)} of {len(records)} files could not be used", file=sys.stderr)
+    files = f"file{'s' * (len(records) > 1)}"
+    print(f"eval: {len(errors)} of {len(records)} {files} could not be used", file=sys.stderr)
   if args.json is not None:
     others = [
       {"lmbda": lmbda, **mean}

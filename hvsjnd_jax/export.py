@@ -157,7 +157,7 @@ def _run(args: argparse.Namespace) -> int:
     f"for {', '.join(platforms)}. To run it, with jax and flatbuffers:\n\n"
     "import pathlib, jax.export\n"
     f"estimate = jax.export.deserialize(pathlib.Path({str(out)!r}).read_bytes()).call\n"
-    f"jnd = estimate(images)  # float32 [B, {args.height}, {args.width}, 3] in [0, 1], RGB; both"
+    f"jnd = estimate(images)  # both float32 [B, {args.height}, {args.width}, 3], RGB in [0, 1]"
   )
   return 0
 

@@ -6,7 +6,7 @@ noise has a given PSNR.
 """
 
 import zlib
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,8 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     [-1.0, 1.0]
   """
   # In float64, to which JAX_ENABLE_X64 would change it, the same key would draw other signs.
-  return jnp.where(jax.random.uniform(key, shape, jnp.float32) >= 0.5, 1.0, -1.0)
+  signs = jnp.where(jax.random.uniform(key, shape, jnp.float32) >= 0.5, 1.0, -1.0)
+  return signs.astype(jnp.float32)
 
 
 def draw_signs(
@@ -55,7 +56,7 @@ def draw_signs(
     Signs, float32, [H, W] if shared, [H, W, 3] otherwise.
 
   Raises:
-    TypeError, ValueError: If the image is not uint8, [H, W, 3].
+    TypeError, ValueError: If the image is not uint8, [H, W, 3], or there is no such protocol.
 
   Examples:
     >>> np.unique(draw_signs(np.zeros((8, 8, 3), np.uint8), seed=0)).tolist()
@@ -64,6 +65,8 @@ def draw_signs(
     (8, 8, 3)
   """
   check_pixels("draw_signs", pixels)
+  if protocol not in get_args(SignProtocol):
+    raise ValueError(f"draw_signs: expected protocol shared or own, got {protocol}")
   rng = np.random.default_rng((seed, zlib.crc32(pixels.tobytes())))
   shape = pixels.shape if protocol == "own" else pixels.shape[:2]
   return rng.choice(np.asarray((-1, 1), np.float32), shape)

@@ -81,7 +81,7 @@ def scale_to_psnr(
     The noisy image, and the scales.
 
   Raises:
-    TypeError, ValueError: If the image is not uint8, [H, W, 3], or the signs do not fit it.
+    TypeError, ValueError: If the image is not uint8, [H, W, 3], or map or signs do not fit it.
     UnreachableError: If the map is not finite or negative somewhere, or no scale gives the
       PSNR: it is zero in too many places, clipping takes too much, or so few pixels change
       that the PSNR jumps.
@@ -93,6 +93,11 @@ def scale_to_psnr(
     [104]
   """
   check_pixels("scale_to_psnr", pixels)
+  if not isinstance(jnd, np.ndarray) or jnd.shape != pixels.shape:
+    raise ValueError(
+      f"scale_to_psnr: expected a map that is a NumPy array {pixels.shape}, got "
+      f"{type(jnd).__name__} {np.shape(jnd)}"
+    )
   if signs.shape not in (pixels.shape, pixels.shape[:2]):
     raise ValueError(
       f"scale_to_psnr: expected signs {pixels.shape[:2]} or {pixels.shape}, got {signs.shape}"

@@ -107,7 +107,7 @@ def load(weights: Folder = "default", *, dtype: Dtype | None = None) -> JNDModel
 
   Args:
     weights: A folder written by the converter or by `train export`, on a disk or in an object
-      store (gs://), or the name of shipped weights: "default", "fast", which do without HVS-SD,
+      store (gs://), or the name of shipped weights: "default"; "fast", which do without HVS-SD;
       or "paper", which follow the paper exactly. Their model cards are in the package, under
       hvsjnd_jax/assets. ("./default" is a folder of that name.)
     dtype: What the layers compute in, such as bfloat16 on GPUs and TPUs; weights, images

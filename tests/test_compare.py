@@ -241,6 +241,14 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ("--path", "photos", "--save", "out", "--outputs", "attention.png"),
     "--outputs attention.png: no model has HVS-SD, and so none has attention",
   ),
+  "pictures among the images": (
+    ("--path", "photos", "--save", "photos"),
+    "photos: holds the images; choose another folder for what is written",
+  ),
+  "pictures to standard output": (
+    ("--path", "photos", "--save", "-"),
+    "-: expected the name of a folder; only --json can go to standard output",
+  ),
   "sheet over an image": (
     ("--path", "photos", "--sheet", "photos/a.png"),
     "--sheet photos/a.png: one of the images; choose another file",
@@ -272,6 +280,12 @@ def test_bad_psnr(capsys: pytest.CaptureFixture[str], db: str):
 def test_without_models_all_that_have_a_name_are_compared():
   parsed: Any = command._parse(["--psnr", "30"])
   assert parsed.models.split(",") == ["default", "fast", "paper", "masking", *BASELINES]
+
+
+def test_report_and_sheet_need_a_file_each(capsys: pytest.CaptureFixture[str]):
+  with pytest.raises(SystemExit, match="2"):
+    main(["--psnr", "36", "--sheet", "s.png", "--json", "s.png"])
+  assert "--json and --sheet need a file each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "-"])

@@ -15,7 +15,7 @@ from hvsjnd_jax import eval as command
 from hvsjnd_jax import weights
 from hvsjnd_jax.data.images import Picture, read_image, to_uint8
 from hvsjnd_jax.estimator import estimate
-from hvsjnd_jax.evaluation.evaluate import Evaluation
+from hvsjnd_jax.evaluation.evaluate import Copy, Evaluation
 from hvsjnd_jax.metrics import fsim
 from hvsjnd_jax.metrics.backbones import VGG16
 from hvsjnd_jax.model import windows
@@ -281,6 +281,28 @@ def test_options_reach_the_model(report: Callable[..., dict[str, Any]], photos: 
     assert other["mean"] != plain["mean"]
 
 
+def test_attention_of_weights_without_hvs_sd_is_refused(
+  photos: Path, capsys: pytest.CaptureFixture[str]
+):
+  arguments = ["--path", str(photos), "--model", "fast", "--attention-layer", "feature"]
+  assert command.main(arguments) == 2
+  assert "--model fast: these weights have no attention to read" in capsys.readouterr().err
+
+
+def test_unknown_model_is_named(photos: Path, capsys: pytest.CaptureFixture[str]):
+  assert command.main(["--path", str(photos), "--model", "deafult"]) == 2
+  assert capsys.readouterr().err == (
+    "eval: --model: unknown model 'deafult'; known: default, fast, paper, folders of weights\n"
+  )
+
+
+def test_pictures_among_the_images_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]):
+  before = sorted(photos.iterdir())
+  assert command.main(["--path", str(photos), "--save", f"{photos}/../{photos.name}"]) == 2
+  assert "holds the images; choose another folder" in capsys.readouterr().err
+  assert sorted(photos.iterdir()) == before
+
+
 def test_without_path_four_photographs_are_evaluated(
   run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -290,7 +312,7 @@ def test_without_path_four_photographs_are_evaluated(
   def evaluate(analyzer: windows.Analyzer, picture: Picture, **_: object) -> Evaluation:
     pixels = picture.pixels
     seen.append(pixels.shape)
-    return Evaluation(pixels, pixels, pixels, 1.0, dict.fromkeys(PSNRS, 50.0))
+    return Evaluation(pixels, pixels, [Copy(pixels, 1.0, dict.fromkeys(PSNRS, 50.0), {})])
 
   monkeypatch.setattr(command, "evaluate", evaluate)
   assert run() == 0

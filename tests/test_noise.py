@@ -9,7 +9,7 @@ import pytest
 
 import hvsjnd_jax
 from hvsjnd_jax.metrics import psnr
-from hvsjnd_jax.noise import draw_signs, inject_at_psnr
+from hvsjnd_jax.noise import draw_signs, inject_at_psnr, random_signs
 
 DrawImages = Callable[..., jax.Array]
 
@@ -98,6 +98,16 @@ def test_drawn_signs_follow_from_seed_and_content():
   np.testing.assert_array_equal(signs, draw_signs(pixels.copy(), seed=1))
   assert (signs != draw_signs(pixels, seed=2)).any()
   assert (signs != draw_signs(pixels + 1, seed=1)).any()
+
+
+def test_protocol_of_another_name_is_refused():
+  with pytest.raises(ValueError, match="expected protocol shared or own, got channels"):
+    draw_signs(np.zeros((8, 8, 3), np.uint8), seed=0, protocol="channels")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("x64")
+def test_signs_are_float32_whatever_jax_is_told():
+  assert random_signs(jax.random.key(0), (2, 2)).dtype == jnp.float32
 
 
 def test_drawn_signs_of_each_channel_s_own():

@@ -1,5 +1,9 @@
 """Noise of a given PSNR: the scale that is found, and what is said where there is none."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -88,6 +92,14 @@ def test_scale_of_any_measure(jnd: np.ndarray):
     find_scale(measure, jnd, psnr_db=46, largest=1e6, where=" at x")
   with pytest.raises(UnreachableError, match=r"^9 dB cannot .*: at most noise it is 10.00 dB"):
     find_scale(measure, jnd, psnr_db=9, largest=1e6)
+
+
+@pytest.mark.parametrize("convert", [jnp.asarray, lambda jnd: jnd[..., 0], lambda jnd: jnd[:-1]])
+def test_map_must_fit_the_image(
+  pixels: np.ndarray, jnd: np.ndarray, convert: Callable[[np.ndarray], Any]
+):
+  with pytest.raises(ValueError, match=r"expected a map that is a NumPy array \(.*\), got "):
+    add(pixels, convert(jnd), 30)
 
 
 def test_what_cannot_be_reached_is_said(pixels: np.ndarray, jnd: np.ndarray):

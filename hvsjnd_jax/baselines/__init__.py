@@ -5,7 +5,7 @@ maps have the same shape and type: gray levels / 255, at most 1. All models look
 0.299 R + 0.587 G + 0.114 B, and give the three channels the same map, as comparisons of JND models
 do. Values beyond [0, 1] are clipped. All models are pure functions, compiled at the first call for
 each size; `jax.jit` and `jax.vmap` work on them. Gradients by `jax.grad` are of no use, since the
-models decide, and take roots of 0.
+models make hard decisions, and take roots of 0.
 
 Filters see the image mirrored past its edges, unless a docstring says otherwise.
 

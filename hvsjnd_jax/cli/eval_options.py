@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from hvsjnd_jax.cli.command import make_parser
-from hvsjnd_jax.cli.options import add_model, add_photographs, parse_path, parse_psnr, parse_scales
+from hvsjnd_jax.cli.options import (
+  add_model,
+  add_photographs,
+  add_vgg16,
+  parse_path,
+  parse_psnr,
+  parse_scales,
+)
 from hvsjnd_jax.cli.saved_images import OUTPUTS, parse_outputs
 from hvsjnd_jax.evaluation.evaluate import LARGEST_LMBDA
 from hvsjnd_jax.metrics import METRICS
@@ -72,12 +79,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     help=f"what to report: {', '.join(METRICS)} (default: psnr); lower is better for "
     f"{', '.join(lower_is_better)}, higher for the others",
   )
-  parser.add_argument(
-    "--vgg16",
-    type=parse_path,
-    metavar="DIR",
-    help="for dists: a folder with VGG16's weights, made by convert.from_torch in a clone",
-  )
+  add_vgg16(parser)
   parser.add_argument(
     "--save",
     type=parse_path,

@@ -146,6 +146,11 @@ def _check_size(size: tuple[int, int], *, plan: _MemoryPlan, smallest_px: int) -
   height, width = size
   if min(size) < smallest_px:
     raise ImageError(f"{width}x{height} pixels; at least {smallest_px}x{smallest_px} are needed")
+  if plan.fixed_bytes > plan.limit.size:
+    raise ImageError(
+      f"the window alone needs about {plan.fixed_bytes / 1e9:.1f} GB of memory, and "
+      f"{plan.limit.source} {plan.limit.size / 1e9:.1f} GB; choose a smaller one"
+    )
   need = plan.fixed_bytes + height * width * plan.bytes_per_pixel
   if need > plan.limit.size:
     raise ImageError(

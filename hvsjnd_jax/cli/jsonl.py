@@ -104,7 +104,7 @@ def _check_images(file: Path, done: Mapping[str, Record], saved: Mapping[str, st
   """Refuses a file whose images or pictures are not those of this run."""
   if unknown := done.keys() - saved.keys():
     raise UsageError(
-      f"{file}: holds {len(unknown)} images that are not among those given, such as "
+      f"{file}: holds images that are not among those given ({len(unknown)}), such as "
       f"{min(unknown)}; give the same ones, and more if you like, or another file"
     )
   for path, record in done.items():

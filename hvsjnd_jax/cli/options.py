@@ -10,6 +10,7 @@ from hvsjnd_jax import weights
 from hvsjnd_jax.cli.command import UsageError
 from hvsjnd_jax.data import paths
 from hvsjnd_jax.data.formats import limit_pixels
+from hvsjnd_jax.evaluation import scores
 from hvsjnd_jax.evaluation.estimators import has_networks, is_estimator, list_estimators
 from hvsjnd_jax.model.jnd_map import Resolution
 from hvsjnd_jax.model.jnd_model import JNDModel
@@ -94,9 +95,12 @@ def load_model(args: argparse.Namespace) -> JNDModel:
   """Loads the model that the options of `add_model` name.
 
   Raises:
-    UsageError: If it has no networks, or does not draw such maps.
-    WeightsError: If there are no such weights, or damaged ones.
+    UsageError: If there is no such model, it has no networks, or it does not draw such maps.
+    WeightsError: If its weights are damaged.
   """
+  if not is_estimator(args.model):
+    known = ", ".join(weights.SHIPPED)
+    raise UsageError(f"--model: unknown model {args.model!r}; known: {known}, folders of weights")
   if not has_networks(args.model):
     raise UsageError(
       f"--model {args.model}: expected a model with networks: {', '.join(weights.SHIPPED)}, or a "
@@ -108,6 +112,28 @@ def load_model(args: argparse.Namespace) -> JNDModel:
   except ValueError as error:
     raise UsageError(f"--model {args.model}: {error}") from None
   return model
+
+
+def add_vgg16(parser: argparse.ArgumentParser) -> None:
+  """Adds the option of a command that measures `--metrics`, of which DISTS needs weights."""
+  parser.add_argument(
+    "--vgg16",
+    type=parse_path,
+    metavar="DIR",
+    help="for dists: a folder with VGG16's weights, made by convert.from_torch in a clone",
+  )
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+  """Parses the names of `--metrics`, separated by commas.
+
+  Raises:
+    UsageError: If one is unknown.
+  """
+  try:
+    return scores.parse_metrics(text)
+  except ValueError as error:
+    raise UsageError(f"--metrics: {error}") from None
 
 
 def check_models(option: str, names: Sequence[str]) -> None:

@@ -18,8 +18,10 @@ def make_folder(folder: Path) -> None:
   """Makes a folder for results, unless there is one; in an object store, tries to write to it.
 
   Raises:
-    UsageError: If it cannot be made, or is read-only.
+    UsageError: If it cannot be made, is read-only, or is "-".
   """
+  if folder == STDOUT:
+    raise UsageError("-: expected the name of a folder; only --json can go to standard output")
   if is_remote(folder):
     trial = folder / f"trial-{uuid.uuid4().hex}"
     with writing(folder):

@@ -15,6 +15,7 @@ from hvsjnd_jax.data.images import (
   ImageError,
   Picture,
   find_images,
+  place,
   read_picture,
   read_size,
 )
@@ -65,7 +66,7 @@ def find_photographs(paths: list[Path] | None, *, leave_out: Path | None = None)
     leave_out: A folder that is not searched.
 
   Raises:
-    UsageError: If a path does not exist, or there is no image.
+    UsageError: If a path does not exist or is the folder left out, or if there is no image.
   """
   named = list(_expand(paths)) if paths else _locate_samples()
   videos = {path: None for path in named if _is_video(path)}
@@ -84,8 +85,10 @@ def find_files(
   Prints how many these are, and the first ones.
 
   Raises:
-    UsageError: If a path does not exist.
+    UsageError: If a path does not exist, or is the folder that is to be left out.
   """
+  if leave_out is not None and place(leave_out) in map(place, paths):
+    raise UsageError(f"{leave_out}: holds the images; choose another folder for what is written")
   try:
     files, skipped = find_images(paths, leave_out=leave_out)
   except FileNotFoundError as error:

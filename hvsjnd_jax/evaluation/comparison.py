@@ -191,13 +191,15 @@ def count_wins(images: Sequence[ScoreTable], first: str) -> ScoreTable:
     first: The name of the model.
 
   Returns:
-    By the other's name and the metric, the share of the images that both have; None if there
-    are none.
+    By the other's name and the metric, the share of the images that both have. A model that
+    shares none with the first is left out.
   """
   others = dict.fromkeys(name for table in images for name in table if name != first)
   shares: ScoreTable = {}
   for other in others:
     both = [table for table in images if table.keys() >= {first, other}]
+    if not both:
+      continue
     gains = [_subtract(table[first], table[other]) for table in both]
     wins: list[ImageScores] = [
       {name: None if gain is None else float(gain > 0) for name, gain in scores.items()}

@@ -1,7 +1,6 @@
 """Evaluates one image: its maps, the noise scaled by them, and the scores of the result."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -43,27 +42,14 @@ class Evaluation(NamedTuple):
   """What the method makes of one image, on the host.
 
   Attributes:
-    distorted: The image with its noise, in [0, 1], not rounded.
     jnd: The JND map.
     attention: The attention map; None where the weights have no HVS-SD.
-    lmbda: The scale of the noise.
-    scores: Those of the distorted image.
-    maps: As `Copy.maps`.
-    others: The image with noise of other scales.
+    copies: The image with noise of each scale.
   """
 
-  distorted: Float[np.ndarray, "h w 3"]
   jnd: Float[np.ndarray, "h w 3"]
   attention: Float[np.ndarray, "h w"] | None
-  lmbda: float
-  scores: ImageScores
-  maps: Mapping[str, Map] = MappingProxyType({})
-  others: Sequence[Copy] = ()
-
-  @property
-  def copies(self) -> list[Copy]:
-    """The image with noise of each scale, that of `lmbda` first."""
-    return [Copy(self.distorted, self.lmbda, self.scores, self.maps), *self.others]
+  copies: list[Copy]
 
 
 def evaluate(
@@ -110,7 +96,7 @@ def evaluate(
 
   others = [judge(noise.inject(other).copy(), other) for other in other_lmbdas]
   first = judge(noise.inject(lmbda), lmbda)
-  return Evaluation(first.distorted, jnd, attention, lmbda, first.scores, first.maps, others)
+  return Evaluation(jnd, attention, [first, *others])
 
 
 class _Noise:

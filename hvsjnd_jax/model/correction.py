@@ -1,6 +1,7 @@
 """The correction network: by how much a JND map departs from the masking threshold.
 
-Arrays are float32, NHWC; images and priors lie in [0, 1]. The convolutions compute in `dtype`.
+Arrays are float32, NHWC; images lie in [0, 1], and priors are in units of about one (`jnd_map`).
+The convolutions compute in `dtype`.
 `jnd_map` multiplies what is drawn here with the threshold.
 """
 
@@ -22,7 +23,7 @@ from hvsjnd_jax.ops.types import Images, RGBImages
 # channels wait for memory; a quarter of the cells with more channels is faster.
 _STRIDE = 2
 
-# Of the hidden layers. With them a pixel sees 18 others on every side.
+# Of the hidden layers. With them a pixel sees up to 17 others on every side.
 _DILATIONS = (2, 4)
 
 # The map is at most exp(0.8) times the threshold, or that part of it, so that no noise stands

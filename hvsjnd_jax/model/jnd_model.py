@@ -41,7 +41,8 @@ class JNDModel(nnx.Module):
 
   Raises:
     ValueError: If the published generator is to do without HVS-SD, or is given a width; if
-      "fine" is not; or if `dtype` is no type of floats of 16 bits or more.
+      "fine" is not; if the level is another; or if `dtype` is no type of floats of 16 bits or
+      more.
 
   Examples:
     >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load("paper")))
@@ -60,6 +61,8 @@ class JNDModel(nnx.Module):
     rngs: nnx.Rngs,
   ):
     check_dtype(dtype)
+    if not 0 < level <= 1:
+      raise ValueError(f"JNDModel: expected a level above 0 and at most 1, got {level}")
     if (resolution == "fine") == (generator_channels is None):
       raise ValueError(
         "JNDModel: expected generator_channels for 'fine' maps alone; got "
@@ -74,7 +77,11 @@ class JNDModel(nnx.Module):
     if generator_channels is not None:
       prior_channels = 0 if self.hvs_sd is None else PRIOR_CHANNELS
       self.generator = CorrectionNetwork(
-        generator_channels, prior_channels=prior_channels, level=level, dtype=dtype, rngs=rngs
+        generator_channels,
+        prior_channels=prior_channels,
+        level=float(level),
+        dtype=dtype,
+        rngs=rngs,
       )
     else:
       self.generator = JNDGenerator(dtype=dtype, rngs=rngs)
@@ -99,7 +106,8 @@ class JNDModel(nnx.Module):
     """Replaces None by the defaults of the weights.
 
     Raises:
-      ValueError: If an option is unknown, or the generator does not draw such maps.
+      ValueError: If an option is unknown, the generator does not draw such maps, or there is no
+        HVS-SD to read another layer of.
     """
     resolution = resolution or self.resolution
     attention_layer = attention_layer or self.attention_layer
@@ -108,6 +116,8 @@ class JNDModel(nnx.Module):
     if (resolution == "fine") != (self.resolution == "fine"):
       own = "'fine'" if self.resolution == "fine" else "'reference' or 'native'"
       raise ValueError(f"these weights draw maps of resolution {own} alone; got {resolution!r}")
+    if self.hvs_sd is None and attention_layer != self.attention_layer:
+      raise ValueError(f"these weights have no attention to read; got {attention_layer!r}")
     return resolution, attention_layer
 
   def require_hvs_sd(self, caller: str) -> HVSSD:

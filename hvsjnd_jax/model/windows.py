@@ -46,7 +46,7 @@ from hvsjnd_jax.runtime.memory import find_memory_limit
 PRIORS_REACH_PX = 56
 
 # How far a pixel of the JND map sees: 14 pixels through six convolutions and 6 through the
-# resizing, or 18 through the correction network and 2 through the masking threshold.
+# resizing, or 17 through the correction network and 2 through the masking threshold.
 MAP_REACH_PX = 24
 
 # Planned sides are multiples of this: the fewer shapes there are, the more often one has been
@@ -60,7 +60,7 @@ _HOST_PIXELS = 2**20
 # idle. No accelerator was at hand to measure this.
 _PIXELS_AT_ONCE = 2**21
 
-# A window is told to be wasteful if it computes so many times the pixels of the best one.
+# A window is reported as wasteful if it computes more than so many times the pixels of the best.
 _MOST_WASTE = 2
 
 # Memory for a pixel of a window; 1000 was measured on a CPU.
@@ -101,12 +101,14 @@ def plan_window(sizes: Sequence[tuple[int, int]], *, max_pixels: int | None = No
     Height and width, multiples of 64, the height no more than the width.
 
   Raises:
-    ValueError: If `max_pixels` holds no window of 128x128.
+    ValueError: If there are no sizes, or `max_pixels` holds no window of 128x128.
 
   Examples:
     >>> plan_window([(480, 700), (700, 480)], max_pixels=2**20)
     Window(height=512, width=704)
   """
+  if np.ndim(sizes) != 2:
+    raise ValueError(f"plan_window: expected a list of (height, width), got {sizes}")
   limit = _count_pixels() if max_pixels is None else max_pixels
   least = 2 * _SIDE_STEP_PX  # more than the overlap with two neighbours
   if limit < least**2:
@@ -184,15 +186,15 @@ def check_window(window: tuple[int, int]) -> Window:
   """Refuses a window with sides that cannot be used, and returns any other.
 
   Raises:
-    ValueError: If a side is not a multiple of 8 above 112.
+    ValueError: If it is not a height and a width, whole multiples of 8 above 112.
   """
-  height, width = window
+  sides = np.asarray(window)
   least = 2 * PRIORS_REACH_PX
-  if height % STRIDE or width % STRIDE or min(window) <= least:
+  if sides.shape != (2,) or (sides % STRIDE).any() or sides.min() <= least:
     raise ValueError(
-      f"window: expected sides that are multiples of {STRIDE} above {least}, got {height}x{width}"
+      f"expected a window (height, width) of multiples of {STRIDE} above {least}, got {window}"
     )
-  return Window(height, width)
+  return Window(*map(int, sides))
 
 
 def analyze(

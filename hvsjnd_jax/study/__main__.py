@@ -34,6 +34,7 @@ from hvsjnd_jax.cli.options import (
 from hvsjnd_jax.cli.outputs import check_output, make_folder, write_json, writing
 from hvsjnd_jax.cli.photographs import find_photographs, plan_window
 from hvsjnd_jax.data.atomic import whole_file
+from hvsjnd_jax.data.images import place
 from hvsjnd_jax.evaluation.estimators import (
   describe_estimator,
   list_estimators,
@@ -45,6 +46,8 @@ from hvsjnd_jax.runtime.compilation_cache import keep_compilations
 from hvsjnd_jax.study import calibration, plots
 from hvsjnd_jax.study.analysis import Analysis, Threshold, analyze
 from hvsjnd_jax.study.design import (
+  MOST_IMAGES,
+  MOST_LMBDA,
   Design,
   Image,
   Model,
@@ -67,7 +70,9 @@ _BYTES_PER_PIXEL = 100
 
 _DRAWS = 200
 
-# Answering takes a participant about so long; for the estimate that `build` prints.
+# Setting up the screen, and each answer, take a participant about so long; for the estimate that
+# `build` prints, as the page does.
+_SETUP_MINUTES = 2
 _ANSWER_S = 3.0
 
 _COLUMNS = (
@@ -120,7 +125,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--lmbda",
-    type=parse_scales,
+    type=partial(parse_scales, largest=MOST_LMBDA / _OBVIOUS),
     default=_LMBDAS,
     metavar="L,L",
     help=f"scales of the noise to show; 2,4,...,40 goes on in equal steps (default: {_LMBDAS})",
@@ -130,7 +135,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     type=parse_local_path,
     required=True,
     metavar="DIR",
-    help="folder to write; must not exist",
+    help="folder to write; must not exist, or be empty",
   )
   parser.add_argument(
     "--method",
@@ -177,7 +182,7 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--draws",
-    type=partial(_parse_count, largest=100_000),
+    type=partial(_parse_count, largest=100_000, least=2),
     default=_DRAWS,
     metavar="N",
     help=f"how often participants are resampled for the intervals (default: {_DRAWS})",
@@ -205,10 +210,10 @@ def _build(args: argparse.Namespace) -> int:
   apply_max_megapixels(args)
   names = list(dict.fromkeys(args.model))
   check_models("--model", names)
-  _make_design(args, names, [Image("any", 1, 1)])  # refuses options before anything is computed
-  if args.out.exists():
-    raise UsageError(f"--out {args.out}: exists already; choose another")
+  _check_study(args, names)
   photographs = find_photographs(args.path)
+  if len(photographs.paths) > MOST_IMAGES:
+    raise UsageError(f"{len(photographs.paths)} images; a study has at most {MOST_IMAGES}")
   window = plan_window(photographs)
   estimators = {name: load_estimator(name, window) for name in names}
   check_output("--json", args.json, inputs=photographs.paths)
@@ -245,6 +250,15 @@ def _build(args: argparse.Namespace) -> int:
   return 1 if errors else 0
 
 
+def _check_study(args: argparse.Namespace, names: list[str]) -> None:
+  """Refuses options before anything is computed."""
+  if len(_sort_lmbdas(args)) < 2:
+    raise UsageError("--lmbda: a study needs two or more, from hard to see to easy")
+  _make_design(args, names, [Image("any", 1, 1)])
+  if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
+    raise UsageError(f"--out {args.out}: exists already; choose another")
+
+
 def _make_design(args: argparse.Namespace, names: list[str], images: list[Image]) -> Design:
   design = Design(
     title=args.title,
@@ -276,7 +290,7 @@ def _name(path: Path, *, taken: Any) -> str:
 
 def _print_study(out: Path, design: Design) -> None:
   trials = count_trials(design)
-  minutes = trials * (_ANSWER_S + design.timing.pause_s) / 60
+  minutes = _SETUP_MINUTES + trials * (_ANSWER_S + design.timing.pause_s) / 60
   cropped = {(image.width, image.height) for image in design.images}
   sizes = ", ".join(f"{width}x{height}" for width, height in sorted(cropped))
   about = "" if design.method == "constant" else "about "
@@ -294,11 +308,14 @@ def _count(things: Sequence[object], what: str) -> str:
 
 
 def _analyze(args: argparse.Namespace) -> int:
-  check_output("--json", args.json)
+  files = find_results(args.results)
+  check_output("--json", args.json, inputs=files)
   if args.out is not None:
+    if place(args.out) in {place(file).parent for file in files}:
+      raise UsageError(f"--out {args.out}: holds the participants' files; choose another folder")
     plots.check_matplotlib()
     make_folder(args.out)
-  read = read_results(find_results(args.results))
+  read = read_results(files)
   for file, reason in read.problems:
     report_error("study", file, reason)
   faults = {file: find_fault(result) for file, result in read.files.items()}
@@ -325,7 +342,7 @@ def _print_participants(read: Results, faults: dict[Path, str | None]) -> None:
     f"Study {identify(design)}, {design.title!r}, {design.method}: "
     f"{_count(design.models, 'model')}, {_count(design.images, 'image')}, "
     f"lmbda {design.lmbdas[0]:g} to {design.lmbdas[-1]:g}\n"
-    f"{count} participant{'s' * (count > 1)}; {len(left_out)} more left out"
+    f"{count} participant{'s' * (count != 1)}; {len(left_out)} more left out"
   )
   for file, fault in left_out.items():
     print(f"  {read.files[file].participant}: {fault}")

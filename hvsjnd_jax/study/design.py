@@ -10,7 +10,10 @@ Method = Literal["constant", "staircase"]
 
 # Names and titles are printed, and a terminal obeys control characters.
 Text = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
-Lmbda = Annotated[float, Meta(gt=0, le=1e6)]
+MOST_IMAGES = 1000
+MOST_LMBDA = 1e6
+
+Lmbda = Annotated[float, Meta(gt=0, le=MOST_LMBDA)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
 _Side = Annotated[int, Meta(ge=1, le=100_000)]
 
@@ -81,7 +84,7 @@ class Design(Record, frozen=True):
   method: Method
   seed: Annotated[int, Meta(ge=0, lt=2**32)]
   models: Annotated[list[Model], Meta(min_length=1, max_length=100)]
-  images: Annotated[list[Image], Meta(min_length=1, max_length=1000)]
+  images: Annotated[list[Image], Meta(min_length=1, max_length=MOST_IMAGES)]
   lmbdas: Annotated[list[Lmbda], Meta(min_length=2, max_length=1000)]
   trap_lmbda: Lmbda
   repeats: _Count = 4

@@ -37,9 +37,8 @@ def check_matplotlib() -> None:
     raise PlotError("plots need matplotlib: pip install 'hvsjnd_jax[study]'") from None
 
 
-def draw_plots(analysis: Analysis, folder: Path) -> list[Path]:
-  """Writes psychometric.png and thresholds.png to the folder; returns their paths."""
-  written = []
+def draw_plots(analysis: Analysis, folder: Path) -> None:
+  """Writes psychometric.png and thresholds.png to the folder."""
   for name, figure in (
     ("psychometric.png", _draw_functions(analysis)),
     ("thresholds.png", _draw_thresholds(analysis)),
@@ -47,8 +46,6 @@ def draw_plots(analysis: Analysis, folder: Path) -> list[Path]:
     with whole_file(folder / name) as partial, warnings.catch_warnings():
       warnings.filterwarnings("ignore", "Glyph")  # of names in scripts that the font lacks
       figure.savefig(partial, format="png", dpi=_DPI)
-    written.append(folder / name)
-  return written
 
 
 def _make_figure(width: float, height: float) -> "Figure":
@@ -89,14 +86,16 @@ def _draw_functions(analysis: Analysis) -> "Figure":
 
 def describe_threshold(found: Threshold) -> str:
   """Returns a threshold and its interval, or on which side of the lmbdas shown it lies."""
-  shown = found.counts.lmbdas
   if found.beyond:
-    return f"{'<' if found.beyond == 'below' else '>'} {_end(shown, found.beyond):g}"
+    return f"{'<' if found.beyond == 'below' else '>'} {_end(found):g}"
   return f"{found.lmbda:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
-def _end(shown: np.ndarray, beyond: str) -> float:
-  return float(shown.min() if beyond == "below" else shown.max())
+def _end(found: Threshold) -> float:
+  """Returns the lmbda, of those that were shown, beyond which the threshold lies."""
+  counts = found.counts
+  shown = counts.lmbdas[(counts.right + counts.wrong).sum(axis=0) > 0]
+  return float(shown.min() if found.beyond == "below" else shown.max())
 
 
 def _draw_answers(axes: "Axes", found: Threshold, color: str) -> None:
@@ -128,9 +127,7 @@ def _draw_thresholds(analysis: Analysis) -> "Figure":
       label = _plain(model) if y == len(names) else None
       if found.beyond:
         mark = "<" if found.beyond == "below" else ">"
-        axes.scatter(
-          _end(found.counts.lmbdas, found.beyond), y + shift, color=color, marker=mark, label=label
-        )
+        axes.scatter(_end(found), y + shift, color=color, marker=mark, label=label)
         continue
       axes.plot([found.low, found.high], [y + shift] * 2, color=color, linewidth=1)
       size = 60 if y == len(names) else 20

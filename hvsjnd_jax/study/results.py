@@ -16,9 +16,6 @@ from msgspec import Meta
 from hvsjnd_jax.ops.errors import HVSJNDError
 from hvsjnd_jax.study.design import Design, Lmbda, Record, Text, identify
 
-FORMAT = "hvsjnd_jax study result"
-VERSION = 1
-
 _LARGEST_BYTES = 32 * 2**20
 
 Side = Literal["left", "right"]

@@ -112,6 +112,15 @@ def test_image_for_more_memory_than_there_is(
   )
 
 
+def test_window_for_more_memory_than_there_is(report: Callable[..., dict[str, Any]], photos: Path):
+  errors = report("--path", photos, "--window", "80000x80000", status=1)["errors"]
+  assert len(errors) == 3
+  assert re.fullmatch(
+    r"the window alone needs about 7\d\d\d\.\d GB of memory, and .* GB; choose a smaller one",
+    errors[0]["error"],
+  )
+
+
 def test_image_below_8_pixels(report: Callable[..., dict[str, Any]], photos: Path):
   draw(6).resize((7, 9)).save(photos / "small.png")
   (error,) = report("--path", photos, status=1)["errors"]

@@ -290,7 +290,7 @@ def test_other_images_are_refused(
   arguments = [*map(str, OPTIONS), "--model", str(weights_folder)]
   assert main(["--path", "photos/a", *arguments]) == 2
   assert capsys.readouterr().err == (
-    "eval: out.jsonl: holds 12 images that are not among those given, such as photos/b/0/03.png; "
+    "eval: out.jsonl: holds images that are not among those given (12), such as photos/b/0/03.png; "
     "give the same ones, and more if you like, or another file\n"
   )
 

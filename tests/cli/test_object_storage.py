@@ -95,6 +95,15 @@ def test_lines_are_there_after_seconds_and_all_at_the_end(
   assert file.read_text() == "before\n0\n1\n2\n3\n"
 
 
+def test_what_another_run_wrote_since_is_kept(remote: Path):
+  file = remote / "lines"
+  with lines.open_lines(file) as growing:
+    growing.write("ours\n")
+    growing.flush()
+    file.write_text("ours\ntheirs\n")
+  assert file.read_text() == "ours\ntheirs\n"
+
+
 def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
   """Runs a command that cannot work; returns the last line of what it said."""
   try:

@@ -149,7 +149,7 @@ def test_no_ffmpeg(video: Path, monkeypatch: pytest.MonkeyPatch, run: Any, capsy
   assert capsys.readouterr().err == (
     f"eval: {video}: a video, whose frames the ffmpeg program reads, and it is not installed; "
     "install it (apt install ffmpeg, brew install ffmpeg), or give the frames as images\n"
-    "eval: 1 of 1 files could not be used\n"
+    "eval: 1 of 1 file could not be used\n"
   )
 
 

@@ -61,9 +61,10 @@ def test_second_run_does_not_evaluate_the_first(
 def test_no_input_is_overwritten(
   run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str]
 ):
-  assert run("--path", photos, "--save", photos) == 0
+  assert run("--path", photos / "b.png", "--save", photos) == 0
   before = (photos / "b_distorted.png").read_bytes()
-  assert run("--path", photos, "--save", photos, "--lmbda", 9) == 2
+  both = (photos / "b.png", photos / "b_original.png")
+  assert run("--path", *both, "--save", photos, "--lmbda", 9) == 2
   assert re.search(
     r"_original.png is an image to evaluate; choose another folder for --save",
     capsys.readouterr().err,

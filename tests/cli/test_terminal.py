@@ -129,11 +129,12 @@ def test_report_on_stdout_stands_alone(
   assert not Path("-").exists()
 
 
-@pytest.mark.parametrize("option", ["--jsonl", "--save"])
+@pytest.mark.parametrize(
+  ("option", "said"),
+  [("--jsonl", "--jsonl -: expected a name"), ("--save", "-: expected the name of a folder")],
+)
 def test_stdout_is_for_the_report_alone(
-  run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str], option: str
+  run: Callable[..., int], photos: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
 ):
   assert run("--path", photos, option, "-") == 2
-  assert capsys.readouterr().err == (
-    f"eval: {option} -: expected a name; only --json can go to standard output\n"
-  )
+  assert capsys.readouterr().err == f"eval: {said}; only --json can go to standard output\n"

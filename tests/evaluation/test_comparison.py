@@ -41,6 +41,7 @@ def test_share_of_images_on_which_the_first_is_better():
     {"b": scores()},
     {"a": scores(ssim=None, gmsd=0.1), "b": scores(ssim=None, gmsd=0.2)},
   ]
+  assert comparison.count_wins(images, "c") == {}  # a model that failed on all of them
   wins = comparison.count_wins(images, "a")
   assert wins == {"b": pytest.approx({"ssim": 1 / 2, "gmsd": 2 / 3})}
 

@@ -102,6 +102,12 @@ def test_fine_is_the_masking_threshold_at_first(hvs_sd_channels: int | None, siz
   np.testing.assert_allclose(jnd, 0.5 * threshold(images).clip(0, 1), rtol=SELF_RATIO)
 
 
+@pytest.mark.parametrize("level", [0, 1.5, float("nan")])
+def test_impossible_level_is_named(level: float):
+  with pytest.raises(ValueError, match=f"expected a level above 0 and at most 1, got {level}"):
+    draw_model(None, level=level)
+
+
 def test_correction_is_bounded():
   model = draw_model(None)
   generator = model.generator

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -329,11 +330,17 @@ def test_plan_in_too_little_memory():
     plan_window([(100, 100)], max_pixels=100)
 
 
-@pytest.mark.parametrize("window", [(112, 512), (200, 204), (512, 0), (-128, 128)])
-def test_window_of_no_use_is_named(window: tuple[int, int]):
+@pytest.mark.parametrize("sizes", [[], (480, 700)])
+def test_plan_needs_sizes(sizes: Any):
+  with pytest.raises(ValueError, match=r"expected a list of \(height, width\), got "):
+    plan_window(sizes)
+
+
+@pytest.mark.parametrize("window", [(112, 512), (200, 204), (512, 0), (-128, 128), 512, (128.5, 8)])
+def test_window_of_no_use_is_named(window: Any):
   with pytest.raises(
     ValueError,
-    match=f"window: expected sides that are multiples of 8 above 112, got {window[0]}x{window[1]}",
+    match=re.escape(f"a window (height, width) of multiples of 8 above 112, got {window}"),
   ):
     check_window(window)
 

@@ -1,5 +1,6 @@
 """The study's command: what it builds, prints, writes and refuses."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Callable
@@ -147,6 +148,27 @@ def test_nobody_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
   assert capsys.readouterr().err == "study: no participant is left whose answers count\n"
 
 
+def test_answers_are_not_written_over(
+  answers: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+  folder = answers()
+  before = {file: file.read_bytes() for file in folder.iterdir()}
+  first = min(before)
+  for option, place, reason in (
+    ("--json", first, "one of the images"),
+    ("--out", folder, "holds the participants' files; choose another folder"),
+  ):
+    assert main(["analyze", str(folder), option, str(place)]) == 2
+    assert reason in capsys.readouterr().err
+  assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_one_draw_gives_no_interval(capsys: pytest.CaptureFixture[str]):
+  with pytest.raises(SystemExit, match="2"):
+    main(["analyze", "RESULTS", "--draws", "1"])
+  assert "expected a whole number from 2 to 100000, got 1" in capsys.readouterr().err
+
+
 def test_plots_without_matplotlib(
   answers: Callable[..., Path],
   tmp_path: Path,
@@ -189,10 +211,10 @@ def test_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
   ("options", "reason"),
   [
-    (("--lmbda", "5"), "no study that can be analyzed: Expected `array` of length >= 2"),
-    (("--lmbda", "1,1e7"), "no study that can be analyzed"),
     (("--title", "x" * 1001), "no study that can be analyzed"),
     (("--model", "nobody"), "--model: unknown model 'nobody'"),
+    (("--lmbda", "5"), "--lmbda: a study needs two or more"),
+    (("--lmbda", "5,500000"), "to 2.5e+05, such as"),
   ],
 )
 def test_build_refuses(
@@ -201,6 +223,7 @@ def test_build_refuses(
   pixels = np.zeros((*SIZE, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")
   out = tmp_path / "STUDY"
-  assert main(["build", "--path", str(tmp_path / "a.png"), "--out", str(out), *options]) == 2
+  with contextlib.suppress(SystemExit):
+    assert main(["build", "--path", str(tmp_path / "a.png"), "--out", str(out), *options]) == 2
   assert reason in capsys.readouterr().err
   assert not out.exists()

@@ -10,7 +10,7 @@ import numpy as np
 
 from hvsjnd_jax.study.design import Design, Image, Model, identify
 from hvsjnd_jax.study.psychometric import probability
-from hvsjnd_jax.study.results import FORMAT, VERSION, Result, Side
+from hvsjnd_jax.study.results import Result, Side
 
 LMBDAS = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0]
 HASH = "a" * 64
@@ -98,8 +98,8 @@ def take_part(design: Design, observer: Observer, *, code: str, seed: int) -> di
     {"shown": "7", "answer": "2" if i < observer.misread else "7"} for i in range(design.plates)
   ]
   return {
-    "format": FORMAT,
-    "version": VERSION,
+    "format": "hvsjnd_jax study result",
+    "version": 1,
     "study": identify(design),
     "design": msgspec.to_builtins(design),
     "participant": code,

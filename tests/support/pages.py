@@ -55,8 +55,8 @@ def write_evaluation(folder: Path, paths: Sequence[Path], *, drawn: int | None =
     records.append({**record, "others": others, "saved": str(stems[path])})
     if drawn is None or index < drawn:
       jnd, attention = np.full(pixels.shape, 0.01), np.full((height, width), 1.0)
-      image = Evaluation(copies[0].distorted, jnd, attention, *copies[0][1:], copies[1:])
-      save_outputs(stems[path], _OUTPUTS, Picture(pixels), image)
+      evaluated = Evaluation(jnd, attention, copies)
+      save_outputs(stems[path], _OUTPUTS, Picture(pixels), evaluated)
     else:
       write_thumbnail(stems[path], pixels)
   settings: Settings = {

@@ -13,6 +13,9 @@
   const WIDE_STEPS = 2; // until so many reversals a staircase takes two steps at once
   const STAIRCASE_SHARE = 0.75; // of its longest length, that a staircase takes by and large
   const MOST_PICTURES = 32; // kept decoded
+  const MAIN_TRIALS = DESIGN.images.length * DESIGN.models.length * (DESIGN.method === "constant"
+    ? DESIGN.lmbdas.length * DESIGN.repeats
+    : DESIGN.longest_staircase * STAIRCASE_SHARE); // about so many, of staircases
 
   const byId = (id) => document.getElementById(id);
 
@@ -65,11 +68,11 @@
     const done = answered.slice(DESIGN.practice);
     const traps = done.filter((trial) => trial.kind === "trap").length;
     const main = done.filter((trial) => trial.kind === "main");
-    const [next, expected] = DESIGN.method === "constant"
+    const next = DESIGN.method === "constant"
       ? nextConstant(code, main) : nextOnStairs(main, random);
     // The traps are spread over the study, each at a random place of its own stretch.
     const place = (traps + randomOf(DESIGN.seed, code, "trap", traps)()) / DESIGN.traps;
-    if (traps < DESIGN.traps && (!next || main.length >= place * expected)) {
+    if (traps < DESIGN.traps && (!next || main.length >= place * MAIN_TRIALS)) {
       return makeTrial("trap", pick(allCells(), random), DESIGN.trap_lmbda, random);
     }
     return next && makeTrial("main", next, next.lmbda, random);
@@ -81,7 +84,7 @@
       const round = allCells().flatMap((cell) => DESIGN.lmbdas.map((lmbda) => ({ ...cell, lmbda })));
       cells.push(...shuffle(round, randomOf(DESIGN.seed, code, "order", repeat)));
     }
-    return [cells[main.length] ?? null, cells.length];
+    return cells[main.length] ?? null;
   }
 
   function nextOnStairs(main, random) {
@@ -94,10 +97,9 @@
     }
     const open = [...stairs.values()].filter(
       (stair) => stair.turns < DESIGN.reversals && stair.trials < DESIGN.longest_staircase);
-    const expected = stairs.size * DESIGN.longest_staircase * STAIRCASE_SHARE;
-    if (!open.length) return [null, expected];
+    if (!open.length) return null;
     const stair = pick(open, random);
-    return [{ ...stair, lmbda: DESIGN.lmbdas[stair.level] }, expected];
+    return { ...stair, lmbda: DESIGN.lmbdas[stair.level] };
   }
 
   function climb(stair, right) {
@@ -115,10 +117,7 @@
 
   function share(answered) { // of the study that is done
     const main = answered.filter((trial) => trial.kind === "main").length;
-    const cells = DESIGN.images.length * DESIGN.models.length;
-    const all = DESIGN.method === "constant" ? cells * DESIGN.lmbdas.length * DESIGN.repeats
-      : cells * DESIGN.longest_staircase * STAIRCASE_SHARE;
-    return Math.min(1, main / all);
+    return Math.min(1, main / MAIN_TRIALS);
   }
 
   // ---- The record: what is saved in the browser, and at the end as a file.
@@ -180,10 +179,7 @@
   function welcome() {
     document.title = DESIGN.title;
     byId("title").textContent = DESIGN.title;
-    const cells = DESIGN.images.length * DESIGN.models.length;
-    const trials = DESIGN.practice + DESIGN.traps + (DESIGN.method === "constant"
-      ? cells * DESIGN.lmbdas.length * DESIGN.repeats
-      : cells * DESIGN.longest_staircase * STAIRCASE_SHARE);
+    const trials = DESIGN.practice + DESIGN.traps + MAIN_TRIALS;
     const minutes = Math.max(1, Math.round(trials * (3 + TIMING.pause_s) / 60)) + 2;
     byId("length").textContent = `It takes about ${minutes} minutes, with breaks.`;
     byId("code").value = "";

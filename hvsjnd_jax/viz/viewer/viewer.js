@@ -183,8 +183,9 @@
 
   function describe(side) {
     if (side < 0) return sideName(side);
-    const words = [setting.name.toLowerCase(), setting.values[state.at]];
-    if (setting.kind === "choice") words.reverse(); // shared signs, but lmbda 10
+    const value = setting.values[state.at];
+    const words = setting.kind === "choice" // shared signs, but lmbda 10
+      ? [value, setting.name.toLowerCase()] : [setting.name, value];
     return sideName(side) + ", " + words.join(" ");
   }
 
