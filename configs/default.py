@@ -1,10 +1,10 @@
-"""Both stages, one after the other: the first of two runs that made the default weights.
+"""Both stages, one after the other: the first of three runs that made the default weights.
 
 python -m hvsjnd_jax.train --config configs/default.py --workdir D --config.data.images=PHOTOS
 
 Cost: 43 minutes on one CPU core. configs/hvs_sd.py and configs/jnd.py train one stage alone; they
-give the reason for each value, and the cost and result of each stage. configs/jnd.py has the second
-run.
+give the reason for each value, and the cost and result of each stage. configs/jnd.py tells how the
+second and the third run went on.
 """
 
 from hvsjnd_jax.training.config import JNDConfig, RateDistortionConfig, TrainConfig

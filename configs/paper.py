@@ -1,4 +1,4 @@
-"""The method as the paper has it: its networks and its three losses.
+"""The method as the paper has it: its networks, its three losses, and one of ours for evenness.
 
 python -m hvsjnd_jax.train --config configs/paper.py --workdir D --config.data.images=PHOTOS
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # Pages outside docs/, which have the same path on the site.
 _PATTERNS = (
   *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "notebooks/*.ipynb"),
-  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "paper")),
+  *(f"hvsjnd_jax/assets/{name}/README.md" for name in ("default", "fast", "paper")),
 )
 _PAGES = tuple(
   str(file.relative_to(ROOT)) for pattern in _PATTERNS for file in sorted(ROOT.glob(pattern))

@@ -266,7 +266,7 @@ def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
 
   canvas.arrow((LEFT + width, middle), (models, middle), training=True)
   canvas.box(models, floor, models + 2.3, floor + height)
-  canvas.write(models, floor + height + 0.05, "the default weights: $y$ and $x$, by")
+  canvas.write(models, floor + height + 0.05, "the default weights\ncompare $y$ with $x$ by")
   canvas.write(
     models + 0.15,
     middle,
@@ -281,8 +281,8 @@ def _draw_training(canvas: Canvas, panels: Panels, floor: float) -> None:
   canvas.arrow((branch, under), (centre, under), (centre, middle - 0.35), training=True)
   canvas.box(network, middle - 0.35, network + 1.0, middle + 0.35)
   canvas.write(centre, middle, "HVS-SD,\nfrozen", ha="center", va="center", linespacing=1.3)
-  words = 'the weights "paper": magnitude,\nquality, attention'
-  canvas.write(network, floor + height + 0.05, words, linespacing=1.15)
+  words = 'the weights "paper":\nmagnitude, visibility,\nquality, attention'
+  canvas.write(network, middle + 0.4, words, linespacing=1.15)
   canvas.arrow((network + 1.0, middle), (y2, middle), training=True)
   canvas.arrow((y2 + width, middle), (yc, middle), training=True)
   for name, left, other, word in (

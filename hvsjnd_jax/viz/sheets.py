@@ -81,7 +81,7 @@ def analysis_sheet(
     (1224, 1156, 3)
   """
   brightened, white = visible_jnd(jnd)
-  looks = [] if attention is None else [("attention: where HVS-SD looks", jet(attention))]
+  looks = [] if attention is None else [("attention of HVS-SD: blue 0, red 1", jet(attention))]
   return sheet(
     [
       ("image", pixels),
