@@ -106,7 +106,7 @@ def test_weights_platforms_and_precision_are_the_chosen_ones(folder: Path):
 WRONG = {
   "too low": (("--height", "7"), "expected sides of 8 to 16384 pixels, got 7x26"),
   "too wide": (("--width", "16385"), "expected sides of 8 to 16384 pixels, got 19x16385"),
-  "unknown weights": (("--model", "x"), "x/manifest.json: No such file or directory; expected"),
+  "unknown weights": (("--model", "x"), "--model: unknown model 'x'; known: default, fast, paper"),
   "unknown platform": (
     ("--platforms", "cpu,gpu"),
     "expected platforms of cpu, cuda, tpu, rocm; got cpu, gpu",

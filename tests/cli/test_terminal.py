@@ -99,7 +99,10 @@ def _read_words(stdout: str) -> list[str]:
   return [line for line in stdout.splitlines() if line.startswith(("Images Path is", "Mean over"))]
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "2>&- >&-", "<&-"])
+@pytest.mark.parametrize(
+  "closed",
+  ["2>&- >&-", *(pytest.param(one, marks=pytest.mark.slow) for one in ("2>&-", ">&-", "<&-"))],
+)
 def test_closed_stream_changes_nothing_else(
   photos: Path, weights_folder: Path, tmp_path: Path, closed: str
 ):
