@@ -230,7 +230,7 @@ def _check(
 
 # Compiled as a whole, as `_differences`: in eager mode each of a thousand operations would be.
 @jax.jit
-def _lost_jod(differences: list[Float[Array, "3 b *place n"]]) -> Float[Array, "b *place"]:
+def _lost_jod(differences: list[Float[Array, "3 b *place n"]]) -> Float[Array, " b *place"]:
   """What is lost of 10 JOD at a place of n pixels, by D of all bands, the base the last."""
   *fine, base = (_pixel_norm(d) for d in differences)
   weights = jnp.asarray(_BASE_WEIGHTS, base.dtype).reshape(3, *(1,) * (base.ndim - 1))

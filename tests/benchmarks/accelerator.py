@@ -31,7 +31,6 @@ Without torch its part is left out. Several processes on one GPU are not measure
 import argparse
 import gc
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -76,8 +75,7 @@ Report = dict[str, Any]  # what is written as JSON
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   args = _parse(argv)
-  if machine.HAS_TORCH:  # JAX would otherwise reserve most of the memory
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  machine.share_gpu()
   return run_command("accelerator", lambda: _run(args))
 
 

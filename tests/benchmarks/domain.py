@@ -132,10 +132,6 @@ def _root_mean_square(distorted: Array, reference: Array) -> Array:
   return jnp.sqrt(jnp.square(distorted - reference).mean(axis=(1, 2, 3)))
 
 
-def _structure(distorted: Array, reference: Array) -> Array:
-  return -ms_ssim(distorted, reference)
-
-
 def _distort(image: View, residual: View, *, psnr_db: float = _PSNR_DB) -> View:
   rms = np.sqrt(np.square(residual).mean())
   return (image + 10 ** (-psnr_db / 20) / rms * residual).clip(0, 1).astype(np.float32)

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--size", default="512x768", metavar="HEIGHTxWIDTH", help="(512x768)")
   parser.add_argument("--runs", type=int, default=9, metavar="N", help="(default: 9)")
   args = parser.parse_args(argv)
+  machine.share_gpu()
   return run_command("fast", lambda: _run(args))
 
 
@@ -42,7 +43,8 @@ def _run(args: argparse.Namespace) -> int:
   runs = {name: _prepare(name, image) for name in (_FAST, "default", "paper")}
   paper = hvsjnd_jax.load("paper")
   runs |= {name: prepare_theirs(paper, image, form=form) for name, form in list_forms().items()}
-  seconds, _, _ = take_turns(runs, args.runs)
+  with machine.multiplying_in("float32"):
+    seconds, _, _ = take_turns(runs, args.runs)
   medians = {name: statistics.median(each) for name, each in seconds.items()}
   rows = [["", "ms", "times fast"]]
   rows += [

@@ -30,6 +30,7 @@ import grain
 import numpy as np
 from PIL import Image
 
+from hvsjnd_jax.cli.command import make_parser
 from hvsjnd_jax.data.__main__ import main as build
 from hvsjnd_jax.data.config import DataConfig
 from hvsjnd_jax.data.crops import RandomCrop, crop_stream
@@ -197,13 +198,7 @@ def _describe(photographs: Path) -> str:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.input",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("input", __doc__, module="tests.benchmarks.input")
   parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="photographs")
   parser.add_argument(
     "--links", type=int, default=64, metavar="N", help="links to, and tiles of each photograph"

@@ -82,7 +82,7 @@ def describe(precision: Precision | None = None) -> list[str]:
   device = jax.devices()[0]
   name = _cpu_model() if device.platform == "cpu" else device.device_kind
   telling = [f"{k}={v}" for k, v in _read_telling().items()]
-  cores = len(os.sched_getaffinity(0))
+  cores = count_cores()
   libraries = [f"JAX {jax.__version__} on {device.platform}", _describe_torch()]
   if precision is not None:
     libraries.append(_PRECISION_NAMES[precision])
@@ -101,6 +101,17 @@ def _describe_torch() -> str:
   return f"PyTorch {torch.__version__} on {torch_device()}, {torch.get_num_threads()} threads"
 
 
+def share_gpu() -> None:
+  """Leaves PyTorch, if it is there, its share of a GPU: JAX would reserve most of the memory."""
+  if HAS_TORCH:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def count_cores() -> int | None:
+  """Counts the cores that this process may use; on macOS, those of the machine."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def identify() -> dict[str, Any]:
   """Identifies device, versions, environment and commit, for a report that is read later."""
   device = jax.devices()[0]
@@ -110,7 +121,7 @@ def identify() -> dict[str, Any]:
     "platform": device.platform,
     "devices": jax.device_count(),
     "host": _cpu_model(),
-    "cores": len(os.sched_getaffinity(0)),
+    "cores": count_cores(),
     "load": os.getloadavg()[0],
     "versions": {"python": platform.python_version()}
     | {name: _find_version(name) for name in packages},
@@ -141,7 +152,8 @@ def _find_commit() -> str | None:
 
 
 def _cpu_model() -> str:
-  lines = Path("/proc/cpuinfo").read_text().splitlines()
+  file = Path("/proc/cpuinfo")  # of Linux
+  lines = file.read_text().splitlines() if file.exists() else []
   names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
   return names[0] if names else platform.machine()
 

@@ -35,6 +35,7 @@ from flax import nnx
 from torch import nn
 
 from hvsjnd_jax import metrics
+from hvsjnd_jax.cli.command import make_parser
 from hvsjnd_jax.metrics.backbones import VGG16
 from hvsjnd_jax.metrics.dists import load_weights
 from tests.benchmarks.pictures import draw_image
@@ -87,13 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.metrics",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("metrics", __doc__, module="tests.benchmarks.metrics")
   parser.add_argument("--height", type=int, default=512)
   parser.add_argument("--width", type=int, default=768)
   parser.add_argument("--runs", type=int, default=7)

@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from hvsjnd_jax.cli.command import make_parser, run_command
 from hvsjnd_jax.data.color_profiles import SRGB_CURVE, build_profile
-from tests.support.colors import ADOBE, P3, SRGB, chunk, insert_chunks
+from tests.support.colors import ADOBE, P3, SRGB, chunk, encode_deep_png, insert_chunks
 
 _ROOT = Path(__file__).parents[2]
 
@@ -304,16 +303,7 @@ def _add_chunks(write: Write, *chunks: bytes) -> Write:
 
 def _save_deep_png(mode: Literal["RGB", "RGBA"]) -> Write:
   """Makes a writer of 16-bit colour, which Pillow does not write."""
-
-  def write(picture: Image.Image) -> bytes:
-    samples = np.asarray(_convert(picture, mode)) * np.uint16(257)
-    rows = b"".join(b"\0" + row.tobytes() for row in samples.astype(">u2"))
-    color = {"RGB": 2, "RGBA": 6}[mode]
-    head = struct.pack(">IIBBBBB", picture.width, picture.height, 16, color, 0, 0, 0)
-    body = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
-
-  return write
+  return lambda picture: encode_deep_png(np.asarray(_convert(picture, mode)) * np.uint16(257))
 
 
 def _save_tifffile(

@@ -33,7 +33,6 @@ On a GPU that both libraries see, the twin also runs compiled, and both multiply
 import argparse
 import dataclasses
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -41,8 +40,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import torch
 
+from hvsjnd_jax.cli.command import make_parser
 from tests.benchmarks import machine
 from tests.benchmarks.speed_estimate import Size, measure_estimate, measure_memory
 from tests.benchmarks.speed_folder import measure_folder
@@ -62,9 +61,8 @@ _PARTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
-  if torch.cuda.is_available():  # JAX would otherwise reserve most of its memory
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   args = _parse(argv)
+  machine.share_gpu()
   precision = "tf32" if args.tf32 else "float32"
   with machine.multiplying_in(precision):
     _measure(args, machine.describe(precision))
@@ -91,13 +89,7 @@ def _measure(args: argparse.Namespace, described: list[str]) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.speed",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("speed", __doc__, module="tests.benchmarks.speed")
   parser.add_argument(
     "parts", nargs="*", metavar="part", help=", ".join(_PARTS) + " (default: all)"
   )

@@ -15,6 +15,7 @@ from PIL import Image
 
 import hvsjnd_jax
 from hvsjnd_jax.data.images import to_uint8
+from tests.benchmarks import machine
 from tests.benchmarks.contenders import NCHW, build_twin, check_difference
 from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.tables import OURS, THEIRS, Row, say
@@ -38,6 +39,7 @@ def measure_folder(args: argparse.Namespace, _machine_gflops: float) -> list[Row
     ours = f"hvsjnd_jax.eval --path {images} --lmbda 10 --json {report}"
     ours += " --model paper --resolution native"
     theirs = f"tests.benchmarks.torch_folder {images} --lmbda 10 --weights {weights}"
+    theirs += f" --device {machine.torch_device()}"
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     say("  ours, empty cache")
     cold, _ = _time_command(ours, cache)

@@ -17,7 +17,7 @@ from hvsjnd_jax.model.layers import downsampling_conv, upsampling_conv
 from tests.benchmarks import machine
 from tests.benchmarks.contenders import Run, list_forms, take_turns, to_torch
 from tests.benchmarks.tables import OURS, Row
-from tests.benchmarks.upsampling import upsample_plainly as plain_up
+from tests.benchmarks.upsampling import upsample_plainly
 
 
 class LayerRun(NamedTuple):
@@ -60,7 +60,7 @@ def list_layers() -> dict[str, LayerRun]:
     ),
     "its kernel gradient, 4 crops": LayerRun(
       kernel_gradient(upsampling_conv),
-      kernel_gradient(plain_up),
+      kernel_gradient(upsample_plainly),
       their_kernel_gradient,
       (4, 64, 64, 128),
       wide,

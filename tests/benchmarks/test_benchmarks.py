@@ -18,10 +18,13 @@ from hvsjnd_jax.training.config import Stage
 
 pytest.importorskip("torch")
 
-from tests.benchmarks import human, judge, speed_estimate, speed_train, steps
-from tests.benchmarks.contenders import CHANNELS_LAST, NCHW, Form
+from tests.benchmarks import human, judge, speed_estimate, speed_layers, speed_train, steps
+from tests.benchmarks.contenders import CHANNELS_LAST, NCHW, Form, to_torch
 from tests.benchmarks.pictures import draw_image
 from tests.support.former_masking import former_threshold
+
+# Of a layer's maximum; 2e-6 was measured.
+LAYER = 1e-5
 
 SAME: ImageScores = {"ssim": 0.5, "ms_ssim": 0.5, "fsim": 0.5}
 
@@ -49,6 +52,21 @@ def test_twin_trains_as_we_do(stage: Stage, crop_px: int):
   ours = speed_train.prepare_our_step(config, stage, crops)()
   theirs = speed_train.prepare_their_step(config, stage, crops, form=CHANNELS_LAST)()
   np.testing.assert_allclose(theirs, ours, rtol=speed_train.STEP_TOLERANCE)
+
+
+def test_layers_are_the_same_in_both_libraries():
+  import torch
+
+  rng = np.random.default_rng(0)
+  for name, layer in speed_layers.list_layers().items():
+    images = rng.standard_normal((1, 8, 12, layer.images[-1]), np.float32)
+    kernel = rng.standard_normal(layer.kernel, np.float32)
+    weights = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous()
+    theirs = layer.theirs(to_torch(images, NCHW), weights)
+    theirs = theirs.permute(*((2, 3, 1, 0) if "gradient" in name else (0, 2, 3, 1))).numpy()
+    for function in filter(None, (layer.ours, layer.plain)):
+      ours = np.asarray(function(images, kernel))
+      np.testing.assert_allclose(ours, theirs, rtol=0, atol=LAYER * np.abs(theirs).max())
 
 
 def test_flop_are_those_of_the_layers(paper_model: JNDModel):

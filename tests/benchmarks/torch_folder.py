@@ -27,16 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("folder", type=Path)
   parser.add_argument("--weights", type=Path, required=True, help="the twin's state dict")
   parser.add_argument("--lmbda", type=float, required=True)
+  parser.add_argument("--device", default="cpu", help="PyTorch's name of it (default: cpu)")
   args = parser.parse_args(argv)
   totals = []
   for file in sorted(args.folder.rglob("*.png")):
     pixels = torch.from_numpy(np.array(Image.open(file).convert("RGB")))
-    image = pixels.permute(2, 0, 1)[None].contiguous() / 255
-    model = Twin()
-    model.load_state_dict(torch.load(args.weights))
+    image = pixels.to(args.device).permute(2, 0, 1)[None].contiguous() / 255
+    model = Twin().to(args.device)
+    model.load_state_dict(torch.load(args.weights, map_location=args.device))
     jnd = estimate(model, image)
     model.hvs_sd(image)
-    signs = torch.where(torch.rand(image.shape[2:]) >= 0.5, 1.0, -1.0)
+    signs = torch.where(torch.rand(image.shape[2:], device=args.device) >= 0.5, 1.0, -1.0)
     distorted = (image + args.lmbda * signs * jnd).clamp(0, 1)
     red, green, blue = (_psnr(distorted[:, c], image[:, c]) for c in range(3))
     totals.append(_psnr(distorted, image))

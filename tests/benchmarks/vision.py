@@ -36,9 +36,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hvsjnd_jax.cli.command import make_parser
 from hvsjnd_jax.data.images import to_uint8, write_png
 from hvsjnd_jax.metrics import butteraugli, cvvdp, ssimulacra2
 from hvsjnd_jax.ops.types import Pixels
+from tests.benchmarks import machine
 from tests.benchmarks.pictures import draw_image
 from tests.support.butteraugli_program import PROGRAM, run_butteraugli
 
@@ -85,8 +87,8 @@ class Original(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   args = _parse(argv)
-  cores = len(os.sched_getaffinity(0))
-  print(f"{args.height}x{args.width}, medians of {args.runs} runs, {cores} cores", end=", ")
+  print(f"{args.height}x{args.width}, medians of {args.runs} runs", end=", ")
+  print(f"{machine.count_cores()} cores", end=", ")
   print(f"load {os.getloadavg()[0]:.1f}, JAX {jax.__version__} on {jax.default_backend()}")
   reference = draw_image(args.height, args.width)
   noise = np.random.default_rng(1).standard_normal(reference.shape, np.float32)
@@ -99,13 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  description, _, notes = (__doc__ or "").partition("\n\n")
-  parser = argparse.ArgumentParser(
-    prog="python -m tests.benchmarks.vision",
-    description=description,
-    epilog=notes,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = make_parser("vision", __doc__, module="tests.benchmarks.vision")
   parser.add_argument("--height", type=int, default=512)
   parser.add_argument("--width", type=int, default=768)
   parser.add_argument("--runs", type=int, default=7)

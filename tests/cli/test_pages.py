@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 
+from hvsjnd_jax.cli import pages
 from hvsjnd_jax.cli.pages import check_page
 from hvsjnd_jax.cli.saved_images import VISION_MAPS, choose_outputs
+from hvsjnd_jax.metrics import METRICS
 from hvsjnd_jax.model.jnd_model import JNDModel
 from tests.support.evaluating import OUTPUTS, SIZE, photos, report, run
 from tests.support.pages import read_page
 
 __all__ = ["photos", "report", "run"]  # fixtures
+
+
+def test_every_metric_has_a_name_for_readers():
+  assert METRICS.keys() <= pages._NAMES.keys()
 
 
 def test_page_shows_every_lmbda(report: Callable[..., dict[str, Any]], photos: Path):

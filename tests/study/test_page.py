@@ -23,13 +23,10 @@ from hvsjnd_jax.study.__main__ import main
 from hvsjnd_jax.study.design import Design, Timing, identify
 from hvsjnd_jax.study.pages import StudyPage, draw_pictures
 from hvsjnd_jax.study.results import read_result
+from tests.support.browser import LONGEST_S, browser
 from tests.support.observers import climb
 
-CHROMIUM = Path("/usr/bin/chromium")
-OPTIONS = (
-  *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-  *("--disable-component-update", "--disable-sync", "--disable-quic"),
-)
+__all__ = ["browser"]  # a fixture
 
 # Reads both pictures again and again, until the flicker has shown both of its sides; returns the
 # largest mean absolute difference from what was seen first.
@@ -84,25 +81,11 @@ READ_PLATE = """() => {
 }"""
 
 
-# What takes longer on the slowest machine will never happen; a whole study takes ten times that.
-LONGEST_S = 60
-
 # How many answers the browser keeps; the page's policy lets no test wait for an expression.
 COUNT = """() => {
   const kept = Object.entries(localStorage).filter(([key]) => key.startsWith("hvsjnd_jax study"));
   return JSON.parse(kept[0][1]).trials.length;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-  playwright = pytest.importorskip("playwright.sync_api")
-  if not CHROMIUM.exists():
-    pytest.skip(f"needs a browser at {CHROMIUM}: apt install chromium")
-  with playwright.sync_playwright() as driver:
-    browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(OPTIONS))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A run that is killed again and again ends with the bits of one that is left alone."""
 
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from hvsjnd_jax.data.sources import SyntheticPhotos
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import RateDistortionConfig, Stage, TrainConfig
 from hvsjnd_jax.training.train_state import build_model, init_state, split_model
-from tests.training.runs import PAPER_OVERRIDES, paper_config
+from tests.training.runs import PAPER_OVERRIDES, paper_config, read_rows
 
 ROOT = Path(__file__).parents[2]
 STEPS: dict[Stage, int] = {"hvs_sd": 40, "jnd": 16}
@@ -119,14 +118,6 @@ def kill_at(command: Command, stage: Stage, step: int, seconds: float) -> None:
   time.sleep(seconds)
   command.process.kill()
   assert command.finish() == (-signal.SIGKILL, "")
-
-
-def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
-  """The figures, but for how quick it went."""
-  rows = [json.loads(row) for row in (workdir / stage / "metrics.jsonl").read_text().splitlines()]
-  for row in rows:
-    row.pop("images_per_second", None)
-  return rows
 
 
 def read_state(workdir: Path, stage: Stage) -> dict[str, np.ndarray]:

@@ -68,6 +68,7 @@ def test_names_are_data(stem: str, url: str):
   [image] = json.loads(encoded)["images"]
   assert (image["name"], image["path"], image["url"]) == (stem, f"{stem}.png", url)
   assert text.count("</title>") == text.count("<script>") == 1
+  assert text.encode(), "a path that is not UTF-8 is no text for a file"
 
 
 @pytest.mark.parametrize("score", [float("inf"), float("nan"), None])

@@ -6,7 +6,6 @@ The pages show images of 40x24 random pixels, so that a picture is known by any 
 import io
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.browser import LONGEST_S, browser
 from tests.support.pages import (
   LMBDAS,
   MODELS,
@@ -25,25 +25,7 @@ from tests.support.pages import (
   write_evaluation,
 )
 
-sync_api = pytest.importorskip(
-  "playwright.sync_api", reason="needs playwright: pip install '.[test]'"
-)
-
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = pytest.mark.skipif(
-  CHROMIUM is None, reason="needs the program chromium: apt-get install chromium"
-)
-
-# Nothing but the page itself, and colours as the file has them.
-OPTIONS = (
-  *("--no-sandbox", "--disable-gpu", "--no-first-run", "--force-color-profile=srgb"),
-  *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-  "--disable-quic",
-)
-
-# What takes longer on the slowest machine will never happen.
-LONGEST_S = 60
+__all__ = ["browser"]  # a fixture
 
 HOSTILE = (
   *('a"b', "q'<script>alert(1)<!--", "</script><img src=x onerror=alert(1)>"),
@@ -64,12 +46,6 @@ WATCH = """
     document.addEventListener(end, (event) => ended.add(event.target), true);
   }
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-  with sync_api.sync_playwright() as playwright:
-    yield playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +385,7 @@ def test_names_are_text_and_nothing_else(open_page: Open, tmp_path: Path):
 
 def test_policy_forbids_what_the_page_never_does(open_page: Open, folder: Path):
   page = open_page(folder / "evaluation/index.html")
-  with pytest.raises(sync_api.Error, match="TrustedHTML"):
+  with pytest.raises(Exception, match="TrustedHTML"):
     page.evaluate("document.body.innerHTML = '<img src=x onerror=alert(1)>'")
   page.evaluate("fetch('https://evil.example/').catch(() => {})")
   wait(page, "violations.length === 2")

@@ -407,8 +407,9 @@
   function loadPicture(address) {
     const found = cache.get(address) ?? new Promise((resolve, reject) => {
       const picture = new Image();
-      picture.onload = () => picture.decode().then(() => resolve(picture), reject);
-      picture.onerror = () => reject(new Error(address));
+      const fail = () => reject(new Error(address));
+      picture.onload = () => picture.decode().then(() => resolve(picture), fail);
+      picture.onerror = fail;
       picture.src = address;
     });
     cache.delete(address);

@@ -148,7 +148,7 @@ def draw_page(page: Page) -> str:
   )
   parts = {
     "policy": policy,
-    "title": html.escape(page.title),
+    "title": html.escape(page.title.encode(errors="replace").decode()),  # a path may be any bytes
     "style": style,
     "script": script,
     "data": _encode(_describe(page)),

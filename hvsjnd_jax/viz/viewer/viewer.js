@@ -395,13 +395,14 @@
   function close() {
     const last = state.image;
     stopFlicker();
+    pressed = null;
     state.image = null;
     $("viewer").hidden = true;
     $("gallery").hidden = false;
     document.title = data.title;
     if (last === null) return;
+    drawGallery(); // perhaps in another order than before
     const rank = state.order.indexOf(last);
-    drawGallery();
     while (made <= rank) makeMore();
     window.scrollTo(0, scrolled);
     $("cards").children[rank]?.firstChild.focus();
@@ -455,7 +456,8 @@
       gesture = { x: state.x, y: state.y, from: event, moved: false, waiting: null };
       if (!state.swiping) gesture.waiting = setTimeout(pressBlink, HOLD_MS);
     } else if (pointers.size === 2) {
-      releaseBlink();
+      if (pressed !== null) blink(); // back to what was there before the hold
+      pressed = null;
       gesture = { zoom: state.zoom, spread: spread(), moved: true };
     }
   });
