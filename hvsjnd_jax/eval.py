@@ -11,8 +11,7 @@
 With the weights "default" and "fast", the noise of lmbda 10 is just noticeable: the level of the
 maps was set so that Kodak's median image then has a SSIMULACRA 2 of 90, "visually lossless", the
 strictest of three thresholds; the others are a 3-norm of Butteraugli of 1, and 9.5 JOD on a Full HD
-display. What a lmbda amounts to with the default weights, in
-8-bit pictures, mean over Kodak:
+display. What a lmbda amounts to with the default weights, in 8-bit pictures, mean over Kodak:
 
   lmbda                        1     2     5    10    15    20    30    40
   PSNR, dB                  60.0  53.6  45.8  39.9  36.4  34.0  30.7  28.3

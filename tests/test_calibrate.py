@@ -107,7 +107,7 @@ def test_report_does_not_take_an_image_s_place(
   Image.fromarray(pixels).save(file)
   before = file.read_bytes()
   assert main(["--path", str(tmp_path), "--model", "uniform", "--json", str(file)]) == 2
-  assert capsys.readouterr().err.endswith("a.png: one of the images; choose another file\n")
+  assert capsys.readouterr().err.endswith("a.png: one of the files to read; choose another\n")
   assert file.read_bytes() == before
 
 

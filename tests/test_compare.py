@@ -251,7 +251,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
   ),
   "sheet over an image": (
     ("--path", "photos", "--sheet", "photos/a.png"),
-    "--sheet photos/a.png: one of the images; choose another file",
+    "--sheet photos/a.png: one of the files to read; choose another",
   ),
 }
 

@@ -148,8 +148,8 @@ def _check_size(size: tuple[int, int], *, plan: _MemoryPlan, smallest_px: int) -
     raise ImageError(f"{width}x{height} pixels; at least {smallest_px}x{smallest_px} are needed")
   if plan.fixed_bytes > plan.limit.size:
     raise ImageError(
-      f"the window alone needs about {plan.fixed_bytes / 1e9:.1f} GB of memory, and "
-      f"{plan.limit.source} {plan.limit.size / 1e9:.1f} GB; choose a smaller one"
+      f"images of any size need about {plan.fixed_bytes / 1e9:.1f} GB of memory here, and "
+      f"{plan.limit.source} {plan.limit.size / 1e9:.1f} GB; a smaller window needs less"
     )
   need = plan.fixed_bytes + height * width * plan.bytes_per_pixel
   if need > plan.limit.size:

@@ -99,8 +99,7 @@ def load_model(args: argparse.Namespace) -> JNDModel:
     WeightsError: If its weights are damaged.
   """
   if not is_estimator(args.model):
-    known = ", ".join(weights.SHIPPED)
-    raise UsageError(f"--model: unknown model {args.model!r}; known: {known}, folders of weights")
+    raise _describe_unknown("--model", args.model, known=weights.SHIPPED)
   if not has_networks(args.model):
     raise UsageError(
       f"--model {args.model}: expected a model with networks: {', '.join(weights.SHIPPED)}, or a "
@@ -144,8 +143,12 @@ def check_models(option: str, names: Sequence[str]) -> None:
   """
   for name in names:
     if not is_estimator(name):
-      known = ", ".join(list_estimators())
-      raise UsageError(f"{option}: unknown model {name!r}; known: {known}, folders of weights")
+      raise _describe_unknown(option, name, known=list_estimators())
+
+
+def _describe_unknown(option: str, name: str, *, known: Sequence[str]) -> UsageError:
+  listed = ", ".join(known)
+  return UsageError(f"{option}: unknown model {name!r}; known: {listed}, folders of weights")
 
 
 def parse_path(text: str) -> Path:

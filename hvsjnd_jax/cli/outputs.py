@@ -42,7 +42,7 @@ def check_output(option: str, file: Path | None, *, inputs: Sequence[Path] = ())
   Args:
     option: The option that names it.
     file: The file; None where the option was not given. --json may be "-", which is stdout.
-    inputs: The command's images, which no result may replace.
+    inputs: The files that the command reads, which no result may replace.
 
   Raises:
     UsageError: If it is a folder, lies in one that cannot be made or is read-only, or is one
@@ -57,7 +57,7 @@ def check_output(option: str, file: Path | None, *, inputs: Sequence[Path] = ())
   # What holds an image, and is no folder, is the video that it is a frame of.
   taken = (place(path) for image in inputs for path in (image, image.parent))
   if file.exists() and place(file) in taken:
-    raise UsageError(f"{option} {file}: one of the images; choose another file")
+    raise UsageError(f"{option} {file}: one of the files to read; choose another")
   if file.is_file() or not file.exists():  # /dev/stdout needs no folder
     make_folder(file.parent)
 

@@ -41,8 +41,8 @@ class JNDModel(nnx.Module):
 
   Raises:
     ValueError: If the published generator is to do without HVS-SD, or is given a width; if
-      "fine" is not; if the level is another; or if `dtype` is no type of floats of 16 bits or
-      more.
+      "fine" is not; if the level is not above 0 and at most 1; or if `dtype` is no type of floats
+      of 16 bits or more.
 
   Examples:
     >>> sum(leaf.size for leaf in jax.tree.leaves(hvsjnd_jax.load("paper")))

@@ -65,7 +65,7 @@ def check_same_everywhere(settings: dict[str, Any], step: int) -> None:
 
 
 def check_same_photographs_everywhere(photos: PhotoSource) -> None:
-  """Refuses processes that see other photographs, as batches would be of other crops than one's."""
+  """Refuses processes that see different photographs, whose batches would mix the crops of both."""
   if _differs(photos.fingerprint()):
     raise TrainError(
       f"the processes see different photographs (here {photos.fingerprint()}): give all of them "
@@ -74,10 +74,10 @@ def check_same_photographs_everywhere(photos: PhotoSource) -> None:
 
 
 def _differs(*values: object) -> bool:
-  """Tells whether values are others in some process."""
-  digest = zlib.crc32(repr(values).encode())
+  """Tells every process alike whether any two of them have different values."""
+  digest = np.uint32(zlib.crc32(repr(values).encode()))
   try:
-    multihost_utils.assert_equal(np.asarray(digest, np.uint32))
+    multihost_utils.assert_equal(digest)
   except AssertionError:
     return True
   return False

@@ -116,7 +116,7 @@ def test_window_for_more_memory_than_there_is(report: Callable[..., dict[str, An
   errors = report("--path", photos, "--window", "80000x80000", status=1)["errors"]
   assert len(errors) == 3
   assert re.fullmatch(
-    r"the window alone needs about 7\d\d\d\.\d GB of memory, and .* GB; choose a smaller one",
+    r"images of any size need about 7\d\d\d\.\d GB of memory here, and .* GB; a smaller window.*",
     errors[0]["error"],
   )
 

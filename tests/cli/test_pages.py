@@ -91,7 +91,7 @@ def test_page_of_somebody_else_stays(
 
 def test_page_never_replaces_an_image(tmp_path: Path):
   (tmp_path / "index.html").touch()
-  with pytest.raises(Exception, match="one of the images"):
+  with pytest.raises(Exception, match="one of the files to read"):
     check_page(tmp_path, inputs=[tmp_path / "index.html"])
 
 

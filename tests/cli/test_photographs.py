@@ -139,7 +139,7 @@ def test_video_that_ends_early(video: Path, monkeypatch: pytest.MonkeyPatch, run
 
 def test_report_does_not_replace_the_video(video: Path, run: Any, capsys: Any):
   assert run("--path", video, "--json", video) == 2
-  assert "one of the images; choose another file" in capsys.readouterr().err
+  assert "one of the files to read; choose another" in capsys.readouterr().err
   assert video.read_bytes() == b"a video"
 
 

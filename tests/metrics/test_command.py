@@ -123,7 +123,10 @@ def test_what_fails_takes_one_line_and_no_other_pair(
     (["--metrics", "ssim", "--maps", "m"], "--maps: none of the --metrics has a map; these have: "),
     (["--metrics", "cvvdp", "--maps", "coded"], "coded: holds the images; choose another"),
     (["--metrics", "cvvdp", "--maps", "-"], "-: expected the name of a folder; only --json can"),
-    (["--metrics", "ssim", "--json", "photos/a.png"], "--json photos/a.png: one of the images"),
+    (
+      ["--metrics", "ssim", "--json", "photos/a.png"],
+      "--json photos/a.png: one of the files to read",
+    ),
     (["--metrics", "dists", "--vgg16", "none"], "ImageNet's VGG16 is needed"),
     (["--reference", "none"], "no such file or folder: none"),
   ],

@@ -1,6 +1,5 @@
 """The study's command: what it builds, prints, writes and refuses."""
 
-import contextlib
 import csv
 import json
 from collections.abc import Callable
@@ -155,7 +154,7 @@ def test_answers_are_not_written_over(
   before = {file: file.read_bytes() for file in folder.iterdir()}
   first = min(before)
   for option, place, reason in (
-    ("--json", first, "one of the images"),
+    ("--json", first, "one of the files to read"),
     ("--out", folder, "holds the participants' files; choose another folder"),
   ):
     assert main(["analyze", str(folder), option, str(place)]) == 2
@@ -223,7 +222,10 @@ def test_build_refuses(
   pixels = np.zeros((*SIZE, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")
   out = tmp_path / "STUDY"
-  with contextlib.suppress(SystemExit):
-    assert main(["build", "--path", str(tmp_path / "a.png"), "--out", str(out), *options]) == 2
+  try:
+    status = main(["build", "--path", str(tmp_path / "a.png"), "--out", str(out), *options])
+  except SystemExit as error:
+    status = error.code
+  assert status == 2
   assert reason in capsys.readouterr().err
   assert not out.exists()

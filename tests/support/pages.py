@@ -68,7 +68,9 @@ def write_evaluation(folder: Path, paths: Sequence[Path], *, drawn: int | None =
 
 def _copy(pixels: np.ndarray, lmbda: float, index: int) -> Copy:
   scores: ImageScores = dict.fromkeys(ALL_PSNR, 50 - lmbda - index)
-  scores["ssimulacra2"] = 80.0 + index % 3 if index else None
+  # With the second lmbda the images' order is the other way round.
+  step = -1 if lmbda == LMBDAS[1] else 1
+  scores["ssimulacra2"] = 80.0 + step * (index % 3) if index else None
   maps = {"butteraugli": np.full(pixels.shape[:2], lmbda / 10)}
   return Copy(distort(pixels, lmbda).astype(np.float32) / 255, lmbda, scores, maps)
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from hvsjnd_jax.model.jnd_model import JNDModel
 from hvsjnd_jax.training.config import Stage
@@ -51,7 +52,13 @@ HEARTBEAT_SECONDS = 150
 
 
 def start(
-  workdir: Path, *arguments: str, devices: int, process: int = 0, processes: int = 1, port: int = 0
+  workdir: Path,
+  *arguments: str,
+  devices: int,
+  process: int = 0,
+  processes: int = 1,
+  port: int = 0,
+  folder: Path = ROOT,
 ) -> subprocess.Popen[str]:
   """Starts the command as SLURM would, which JAX recognises by its variables."""
   slurm = {
@@ -73,7 +80,7 @@ def start(
     environment |= slurm
   return subprocess.Popen(
     [*command, *arguments],
-    cwd=ROOT,
+    cwd=folder,
     env=os.environ | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -81,12 +88,15 @@ def start(
   )
 
 
-def start_two(workdir: Path, *arguments: str) -> list[subprocess.Popen[str]]:
+def start_two(
+  workdir: Path, *arguments: str, folders: tuple[Path, Path] = (ROOT, ROOT)
+) -> list[subprocess.Popen[str]]:
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   return [
-    start(workdir, *arguments, devices=2, process=i, processes=2, port=port) for i in range(2)
+    start(workdir, *arguments, devices=2, process=i, processes=2, port=port, folder=folder)
+    for i, folder in enumerate(folders)
   ]
 
 
@@ -103,6 +113,20 @@ def finish(processes: list[subprocess.Popen[str]], *, status: int = 0) -> list[s
     for process in processes:
       process.kill()
   return printed
+
+
+def test_processes_that_see_different_photographs_all_end(tmp_path: Path):
+  hosts = tmp_path / "0", tmp_path / "1"
+  for number, host in enumerate(hosts):
+    (host / "photos").mkdir(parents=True)
+    for i in range(2 + number):
+      Image.new("RGB", (64, 64), (90 * i, 60, 30)).save(host / f"photos/{i}.png")
+  images = ("--config.data.synthetic=0", "--config.data.images=photos")
+  processes = start_two(tmp_path / "run", *images, folders=hosts)
+  for number, process in enumerate(processes):
+    _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 2, stderr
+    assert f"the processes see different photographs (here {2 + number} files" in stderr
 
 
 def read_rows(workdir: Path, stage: Stage) -> list[dict[str, float]]:
