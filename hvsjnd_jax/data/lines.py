@@ -5,7 +5,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TextIO
 
-from hvsjnd_jax.data.paths import is_remote
+from hvsjnd_jax.data.paths import PathError, is_remote, measure
 
 # An object is written anew with every flush, but no more often than this, nor in more than this
 # share of the time.
@@ -18,7 +18,8 @@ def open_lines(file: Path) -> TextIO:
 
   An object of an object store cannot be added to. It is written anew, with what it held before,
   by the first `flush`, by those that come 2 seconds or more after the last (later, where writing
-  takes long), and by `close`. So a process that is killed loses the lines of some seconds.
+  takes long), and by `close`. So a process that is killed loses the lines of some seconds. Where
+  another process has written the object since, these raise `PathError` and leave it as it is.
   """
   return _GrowingObject(file) if is_remote(file) else file.open("a")
 
@@ -35,7 +36,8 @@ class _GrowingObject(io.StringIO):
     super().__init__()
     self._file = file
     self._sent = -1  # how much of the text is there; -1 where there is no object yet
-    if file.exists():
+    self._size = measure(file)  # of the object, as this process knows it
+    if self._size is not None:
       self._sent = self.write(file.read_bytes().decode(errors="replace"))
     self._next = -float("inf")
 
@@ -45,13 +47,21 @@ class _GrowingObject(io.StringIO):
 
   def close(self) -> None:
     # What is there already is not sent again: another run may have gone on with it since.
-    if not self.closed and self.tell() != self._sent:
-      self._send()
-    super().close()
+    try:
+      if not self.closed and self.tell() != self._sent:
+        self._send()
+    finally:
+      super().close()
 
   def _send(self) -> None:
     start = monotonic()
-    self._file.write_bytes(self.getvalue().encode())
-    self._sent = self.tell()
+    if measure(self._file) != self._size:
+      raise PathError(
+        f"{self._file}: another process has written it since, and would lose its lines; "
+        "give each process an object of its own"
+      )
+    data = self.getvalue().encode()
+    self._file.write_bytes(data)
+    self._sent, self._size = self.tell(), len(data)
     end = monotonic()
     self._next = end + max(_PAUSE_SECONDS, (end - start) / _LARGEST_SHARE)

@@ -90,6 +90,14 @@ def create(path: Path, data: bytes) -> None:
   _filesystem().pipe_file(str(path), data, mode="create")
 
 
+def measure(path: Path) -> int | None:
+  """Returns the size of an object in bytes; None where there is none."""
+  try:
+    return int(_filesystem().info(str(path))["size"])
+  except FileNotFoundError:
+    return None
+
+
 def list_folder(folder: Path) -> list[Path]:
   """Lists what a folder holds; in an object store, one of which nothing begins is empty."""
   try:

@@ -21,6 +21,18 @@ SHARDED = PartitionSpec(AXIS)
 REPLICATED = PartitionSpec()
 
 
+def choose_devices(*, parts: int) -> list[jax.Device]:
+  """Returns all devices; of those that a CPU was made, as many as can share the parts evenly.
+
+  Args:
+    parts: Into how many parts a batch can be split.
+  """
+  devices = jax.devices()
+  if devices[0].platform != "cpu" or jax.process_count() > 1:
+    return devices
+  return devices[: next(n for n in range(len(devices), 0, -1) if parts % n == 0)]
+
+
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
   """Returns a mesh of all devices in one row; by default those of every process."""
   return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))

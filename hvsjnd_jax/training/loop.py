@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from hvsjnd_jax.data.paths import parse_path
 from hvsjnd_jax.data.sources import check_crops
-from hvsjnd_jax.runtime.sharding import make_mesh
+from hvsjnd_jax.runtime.sharding import choose_devices, make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
-from hvsjnd_jax.training.config import Stage, TrainConfig
+from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
 from hvsjnd_jax.training.guards import check_batch, check_given_generator, hold_folder
 from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.lease import Lease
@@ -53,16 +53,20 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
   """
   workdir = parse_path(workdir)
   config.validate()
-  mesh = make_mesh()
+  meshes = {stage: _make_mesh(config.settings(stage)) for stage in config.stages}
   # What stage 2 needs is looked for now, and not after the hours of stage 1.
   for stage in config.stages:
     hash_backbones(config, stage)
-    check_batch(config.settings(stage), stage, mesh)
+    check_batch(config.settings(stage), stage, meshes[stage])
     check_crops(config.data, crop_px=config.settings(stage).crop_px)
   check_given_generator(config)
   with Preemption() as preemption:
     for stage in config.stages:
-      _train_stage(config, stage, workdir, mesh, preemption, report)
+      _train_stage(config, stage, workdir, meshes[stage], preemption, report)
+
+
+def _make_mesh(settings: StageConfig) -> Mesh:
+  return make_mesh(choose_devices(parts=settings.batch_size // settings.accumulation_steps))
 
 
 def _train_stage(

@@ -37,7 +37,7 @@ from hvsjnd_jax.data.crops import RandomCrop, crop_stream
 from hvsjnd_jax.data.images import find_images, read_image
 from hvsjnd_jax.data.sources import open_photos
 from hvsjnd_jax.data.tiles import TileFolder
-from hvsjnd_jax.runtime.allocator import keep_freed_memory
+from hvsjnd_jax.runtime.cpu import keep_freed_memory
 from tests.benchmarks.tables import align
 
 _SIZES_PX = (176, 128, 320)

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hvsjnd_jax.runtime.cpu import count_cores
+
 Precision = Literal["float32", "tf32", "bfloat16"]  # what matrices are multiplied in
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -105,11 +107,6 @@ def share_gpu() -> None:
   """Leaves PyTorch, if it is there, its share of a GPU: JAX would reserve most of the memory."""
   if HAS_TORCH:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-def count_cores() -> int | None:
-  """Counts the cores that this process may use; on macOS, those of the machine."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def identify() -> dict[str, Any]:

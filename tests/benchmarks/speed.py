@@ -11,7 +11,8 @@ layers    the convolutions of that estimate one by one, and a kernel gradient; a
 folder    24 images of Kodak's sizes through `python -m hvsjnd_jax.eval`, with an empty
           compilation cache and again with a full one, and through the twin that reloads the
           networks for every image, as the published script does (`torch_folder`)
-train     a step of each stage, with the batch and crops of the default config
+train     a step of each stage, with the batch and crops of the config "paper", on all devices that
+          JAX_NUM_CPU_DEVICES makes of a CPU
 
 This needs torch, which the package itself does not. `torch_twin` is the same mathematics with the
 same weights in plain PyTorch. Both must first give the same numbers, or the command ends. "differs

@@ -20,7 +20,7 @@ _CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class OurStep(NamedTuple):
-  """A step of training on one device, and what it starts from."""
+  """A step of training, and what it starts from."""
 
   run: Step
   state: TrainState
@@ -43,8 +43,9 @@ def draw_crops(batch_size: int, crop_px: int) -> Crops:
 def build_step(
   config: TrainConfig, stage: Stage, crops: Crops, *, weights: str, dtype: str = "float32"
 ) -> OurStep:
-  """Builds a step from shipped weights, on the first device."""
-  mesh = make_mesh(jax.devices()[:1])
+  """Builds a step from shipped weights, on the first device, or all that a CPU was made."""
+  devices = jax.devices()
+  mesh = make_mesh(devices if devices[0].platform == "cpu" else devices[:1])
   graph, params, frozen = split_model(hvsjnd_jax.load(weights, dtype=dtype), stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
   run = make_step(config, stage, graph, mesh)

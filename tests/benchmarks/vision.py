@@ -40,7 +40,7 @@ from hvsjnd_jax.cli.command import make_parser
 from hvsjnd_jax.data.images import to_uint8, write_png
 from hvsjnd_jax.metrics import butteraugli, cvvdp, ssimulacra2
 from hvsjnd_jax.ops.types import Pixels
-from tests.benchmarks import machine
+from hvsjnd_jax.runtime.cpu import count_cores
 from tests.benchmarks.pictures import draw_image
 from tests.support.butteraugli_program import PROGRAM, run_butteraugli
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command and returns its exit status."""
   args = _parse(argv)
   print(f"{args.height}x{args.width}, medians of {args.runs} runs", end=", ")
-  print(f"{machine.count_cores()} cores", end=", ")
+  print(f"{count_cores()} cores", end=", ")
   print(f"load {os.getloadavg()[0]:.1f}, JAX {jax.__version__} on {jax.default_backend()}")
   reference = draw_image(args.height, args.width)
   noise = np.random.default_rng(1).standard_normal(reference.shape, np.float32)

@@ -11,7 +11,7 @@ from hvsjnd_jax import weights
 from hvsjnd_jax.data import lines
 from hvsjnd_jax.data.__main__ import main as build
 from hvsjnd_jax.data.images import write_png
-from hvsjnd_jax.data.paths import is_remote, list_objects, parse_path
+from hvsjnd_jax.data.paths import PathError, is_remote, list_objects, parse_path
 from hvsjnd_jax.eval import main
 from hvsjnd_jax.model.jnd_model import JNDModel
 from tests.support.object_storage import copy_to_storage
@@ -102,6 +102,12 @@ def test_what_another_run_wrote_since_is_kept(remote: Path):
     growing.flush()
     file.write_text("ours\ntheirs\n")
   assert file.read_text() == "ours\ntheirs\n"
+  growing = lines.open_lines(file)
+  growing.write("also ours\n")
+  file.write_text("theirs\n")
+  with pytest.raises(PathError, match="lines: another process has written it since"):
+    growing.close()
+  assert file.read_text() == "theirs\n"
 
 
 def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
