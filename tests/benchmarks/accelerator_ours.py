@@ -12,14 +12,13 @@ import optax
 
 import hvsjnd_jax
 from hvsjnd_jax.metrics import butteraugli, cvvdp, ssimulacra2
-from hvsjnd_jax.model.layers import upsampling_conv
+from hvsjnd_jax.model import layers
 from hvsjnd_jax.ops import axis_maps
 from hvsjnd_jax.training.config import Stage
 from tests.benchmarks.machine import Precision
 from tests.benchmarks.pictures import draw_image
 from tests.benchmarks.steps import build_step, draw_crops, load_recipe
 from tests.benchmarks.tables import OURS
-from tests.benchmarks.upsampling import upsample_plainly
 from tests.benchmarks.work import Program, Sizes, Subject, compile_and_count
 
 PLAIN, PHASES = "plain", "four phases"
@@ -28,7 +27,7 @@ STAGES: tuple[Stage, ...] = ("hvs_sd", "jnd")
 
 _INPUTS = 3
 
-_FORMS = {PLAIN: upsample_plainly, PHASES: upsampling_conv}
+_FORMS = {PLAIN: layers._convolve_dilated, PHASES: layers._convolve_phases}
 
 _METRICS: dict[str, Callable[..., jax.Array]] = {
   "butteraugli": butteraugli,

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from hvsjnd_jax.model.layers import downsampling_conv, upsampling_conv
+from hvsjnd_jax.model.layers import _convolve_dilated, downsampling_conv, upsampling_conv
 from tests.benchmarks import machine
 from tests.benchmarks.contenders import Run, list_forms, take_turns, to_torch
 from tests.benchmarks.tables import OURS, Row
-from tests.benchmarks.upsampling import upsample_plainly
 
 
 class LayerRun(NamedTuple):
@@ -53,14 +52,12 @@ def list_layers() -> dict[str, LayerRun]:
     "conv 3 to 128": LayerRun(downsampling_conv, None, down, (1, 512, 768, 3), narrow),
     "conv 128 to 128": LayerRun(downsampling_conv, None, down, (1, 256, 384, 128), wide),
     "transposed 128 to 128": LayerRun(
-      upsampling_conv, upsample_plainly, up, (1, 128, 192, 128), wide
+      upsampling_conv, _convolve_dilated, up, (1, 128, 192, 128), wide
     ),
-    "transposed 128 to 3": LayerRun(
-      upsampling_conv, upsample_plainly, up, (1, 256, 384, 128), narrow
-    ),
+    "transposed 128 to 3": LayerRun(upsampling_conv, None, up, (1, 256, 384, 128), narrow),
     "its kernel gradient, 4 crops": LayerRun(
       kernel_gradient(upsampling_conv),
-      kernel_gradient(upsample_plainly),
+      kernel_gradient(_convolve_dilated),
       their_kernel_gradient,
       (4, 64, 64, 128),
       wide,

@@ -132,7 +132,7 @@ def test_bfloat16_is_near_float32(stage: Stage):
 
 
 # XLA's, and those of `layers`, which are primitives of their own.
-CONVOLUTIONS = ("conv_general_dilated", "convolve_with_stride", "convolve_phases")
+CONVOLUTIONS = ("conv_general_dilated", "convolve_with_stride", "convolve_transposed")
 
 
 def walk(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
