@@ -47,7 +47,7 @@ from hvsjnd_jax.cli.options import (
 )
 from hvsjnd_jax.cli.train_progress import TrainProgress
 from hvsjnd_jax.runtime.compilation_cache import keep_compilations
-from hvsjnd_jax.runtime.cpu import keep_freed_memory, make_cores_devices
+from hvsjnd_jax.runtime.cpu import keep_freed_memory, use_cores_as_devices
 from hvsjnd_jax.runtime.processes import join_processes
 from hvsjnd_jax.training.checkpoints import CheckpointError, silence
 from hvsjnd_jax.training.config import TrainConfig
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
       if args.multihost:
         join_processes()
       else:
-        make_cores_devices()
+        use_cores_as_devices()
       keep_compilations(partial(report_error, "train"))
       _train(config, args.workdir)
   except CheckpointError:

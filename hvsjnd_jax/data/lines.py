@@ -19,7 +19,7 @@ def open_lines(file: Path) -> TextIO:
   An object of an object store cannot be added to. It is written anew, with what it held before,
   by the first `flush`, by those that come 2 seconds or more after the last (later, where writing
   takes long), and by `close`. So a process that is killed loses the lines of some seconds. Where
-  another process has written the object since, these raise `PathError` and leave it as it is.
+  another process has written the object since, both raise `PathError` and leave it as it is.
   """
   return _GrowingObject(file) if is_remote(file) else file.open("a")
 

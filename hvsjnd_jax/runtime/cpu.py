@@ -36,13 +36,12 @@ def keep_freed_memory() -> bool:
   return all(taken)
 
 
-def make_cores_devices() -> None:
-  """Makes every core of the CPU a device of JAX, among which a batch can be split.
+def use_cores_as_devices() -> None:
+  """Gives JAX a device for each core of the CPU, among which a batch can be split.
 
   XLA gives all cores to one operation, and not every operation can use them. Devices, each with
-  its own part of the batch, fill the gaps: docs/speed.md has the gain. JAX_NUM_CPU_DEVICES and
-  the flag of XLA stay the user's choice, and in a process in which JAX has started, the devices
-  stay as they are.
+  its own part of the batch, fill the gaps: docs/speed.md has the gain. What the user chose by
+  JAX_NUM_CPU_DEVICES or XLA's flag is kept, and so are the devices of a JAX that has started.
   """
   if jax.config.values["jax_num_cpu_devices"] >= 0 or _DEVICES_FLAG in os.getenv("XLA_FLAGS", ""):
     return

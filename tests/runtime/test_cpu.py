@@ -41,7 +41,7 @@ from hvsjnd_jax.runtime import cpu
 cpu.count_cores = lambda: 8
 if sys.argv[1] == "started":
   jax.devices()
-cpu.make_cores_devices()
+cpu.use_cores_as_devices()
 print(jax.device_count())
 """
 
