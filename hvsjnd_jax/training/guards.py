@@ -10,11 +10,10 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from hvsjnd_jax import weights
 from hvsjnd_jax.data.paths import is_remote, tell_reason
 from hvsjnd_jax.data.photo_source import PhotoSource
 from hvsjnd_jax.training.checkpoints import Checkpoints
-from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
+from hvsjnd_jax.training.config import Stage, StageConfig
 from hvsjnd_jax.training.lease import Lease
 from hvsjnd_jax.training.running_means import NotFiniteError, RunningMeans
 from hvsjnd_jax.training.workdir import TrainError
@@ -47,12 +46,6 @@ def check_batch(settings: StageConfig, stage: Stage, mesh: Mesh) -> None:
       f"{settings.accumulation_steps} accumulation_steps do not divide; choose a multiple of "
       f"{shares}"
     )
-
-
-def check_given_generator(config: TrainConfig) -> None:
-  """Refuses weights that are not there, if their generator is to be trained after stage 1."""
-  if config.jnd.generator and "hvs_sd" in config.stages:
-    weights.read_manifest(config.jnd.generator)
 
 
 def check_same_everywhere(settings: dict[str, Any], step: int) -> None:

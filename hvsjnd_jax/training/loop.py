@@ -15,12 +15,12 @@ from hvsjnd_jax.data.sources import check_crops
 from hvsjnd_jax.runtime.sharding import choose_devices, make_mesh
 from hvsjnd_jax.training.checkpoints import Checkpoints
 from hvsjnd_jax.training.config import Stage, StageConfig, TrainConfig
-from hvsjnd_jax.training.guards import check_batch, check_given_generator, hold_folder
+from hvsjnd_jax.training.guards import check_batch, hold_folder
 from hvsjnd_jax.training.jax_settings import fixed_jax_settings
 from hvsjnd_jax.training.lease import Lease
 from hvsjnd_jax.training.metric_writer import MetricWriter
 from hvsjnd_jax.training.preemption import Preemption
-from hvsjnd_jax.training.resume import find_start
+from hvsjnd_jax.training.resume import find_start, load_given_generator
 from hvsjnd_jax.training.stage_run import Report, StageRun
 from hvsjnd_jax.training.workdir import hash_backbones, write_settings
 
@@ -59,7 +59,8 @@ def train(config: TrainConfig, workdir: Path, *, report: Report) -> None:
     hash_backbones(config, stage)
     check_batch(config.settings(stage), stage, meshes[stage])
     check_crops(config.data, crop_px=config.settings(stage).crop_px)
-  check_given_generator(config)
+  if config.jnd.generator and "hvs_sd" in config.stages:
+    load_given_generator(config)
   with Preemption() as preemption:
     for stage in config.stages:
       _train_stage(config, stage, workdir, meshes[stage], preemption, report)

@@ -36,6 +36,24 @@ class Start(NamedTuple):
   frozen: PyTree
 
 
+def load_given_generator(config: TrainConfig) -> nnx.State:
+  """Loads the generator that training goes on from, that of config.jnd.generator.
+
+  Raises:
+    WeightsError: If the weights are missing or damaged.
+    TrainError: If their generator has another form than the run's.
+  """
+  source = config.jnd.generator
+  given = nnx.state(weights.load(source).generator)
+  wanted = nnx.state(nnx.eval_shape(lambda: build_model(config)).generator)
+  if _shapes(given) != _shapes(wanted):
+    raise TrainError(
+      f"config.jnd.generator {source!r} has a generator of another form than this run's; set "
+      "config.jnd.resolution, priors and generator_channels to what its manifest.json says"
+    )
+  return given
+
+
 def find_start(
   config: TrainConfig, stage: Stage, workdir: Path, checkpoints: Checkpoints, mesh: Mesh
 ) -> Start | None:
@@ -75,8 +93,8 @@ def find_start(
     notes["architecture"] = weights.describe_architecture(model)
     if model.hvs_sd is not None:
       notes["hvs_sd"] = _fill_hvs_sd(model, config, workdir, mesh)
-    if source := config.jnd.generator:
-      notes["generator"] = _fill_generator(model, source, mesh)
+    if config.jnd.generator:
+      notes["generator"] = _fill_generator(model, config, mesh)
   graph, params, frozen = split_model(model, stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
   start = Start(step, notes | {"config": settings}, photos, graph, state, frozen)
@@ -110,16 +128,10 @@ def _fill_hvs_sd(model: JNDModel, config: TrainConfig, workdir: Path, mesh: Mesh
   return run
 
 
-def _fill_generator(model: JNDModel, source: str, mesh: Mesh) -> dict[str, Any]:
+def _fill_generator(model: JNDModel, config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
   """Fills in the generator that training goes on from; returns how it was trained."""
-  given, wanted = nnx.state(weights.load(source).generator), nnx.state(model.generator)
-  if _shapes(given) != _shapes(wanted):
-    raise TrainError(
-      f"config.jnd.generator {source!r} has a generator of another form than this run's; set "
-      "config.jnd.resolution, priors and generator_channels to what its manifest.json says"
-    )
-  nnx.update(model.generator, replicate(given, mesh))
-  manifest = weights.read_manifest(source)
+  nnx.update(model.generator, replicate(load_given_generator(config), mesh))
+  manifest = weights.read_manifest(config.jnd.generator)
   return {"weights": manifest["sha256"], **manifest.get("training", {}).get("jnd", {})}
 
 

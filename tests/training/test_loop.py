@@ -106,10 +106,23 @@ def test_given_generator_must_have_the_form_of_the_runs(
     train(config, tmp_path, report=Reports())
 
 
-def test_given_generator_is_looked_for_before_stage_one(make_config: MakeConfig, tmp_path: Path):
+@pytest.mark.parametrize(
+  ("generator", "error", "message"),
+  [
+    ("nowhere", weights.WeightsError, "nowhere/manifest.json: .*a folder of weights"),
+    ("fast", TrainError, "'fast' has a generator of another form"),
+  ],
+)
+def test_given_generator_is_looked_at_before_stage_one(
+  generator: str,
+  error: type[Exception],
+  message: str,
+  make_config: MakeConfig,
+  tmp_path: Path,
+):
   config = make_config("both")
-  config.jnd.generator = str(tmp_path / "nowhere")
-  with pytest.raises(weights.WeightsError, match=r"nowhere/manifest\.json: .*a folder of weights"):
+  config.jnd.generator = generator
+  with pytest.raises(error, match=message):
     train(config, tmp_path / "run", report=Reports())
   assert not (tmp_path / "run").exists()
 
