@@ -127,8 +127,9 @@ def upsampling_conv(
 
   It runs as four convolutions of stride 1, one for each parity of the output row and column,
   whose results are interleaved, so that nothing is multiplied by the zeros of a dilated input.
-  With few output channels it runs in XLA's own form, on a dilated input. The kernel gradient is
-  that of `downsampling_conv`; XLA's own, of the input-dilated form, is far slower on a CPU
+  With few output channels the four run as one, whose kernel has zeros for the taps that a
+  parity lacks, or on a CPU in XLA's own form, on a dilated input. The kernel gradient is that of
+  `downsampling_conv`; XLA's own, of the input-dilated form, is far slower on a CPU
   (docs/speed.md).
 
   Equals PyTorch's ConvTranspose2d(5, stride=2, padding=2, output_padding=1).
@@ -141,8 +142,9 @@ def _convolve_with_stride(inputs: Array, kernel: Array) -> Array:
 
 
 def _convolve_transposed(inputs: Array, kernel: Array) -> Array:
-  convolve = _convolve_dilated if kernel.shape[2] <= _FEW_CHANNELS else _convolve_phases
-  return convolve(inputs, kernel)
+  if kernel.shape[2] > _FEW_CHANNELS:
+    return _convolve_phases(inputs, kernel)
+  return lax.platform_dependent(inputs, kernel, cpu=_convolve_dilated, default=_convolve_phases)
 
 
 def _convolve_dilated(inputs: Array, kernel: Array) -> Array:
@@ -158,8 +160,15 @@ def _convolve_dilated(inputs: Array, kernel: Array) -> Array:
 
 def _convolve_phases(inputs: Array, kernel: Array) -> Array:
   b, h, w, _ = inputs.shape
+  outputs = kernel.shape[2]
   # Even outputs 2m read taps 4, 2, 0 at inputs m-1, m, m+1; odd outputs 2m+1 read taps
   # 3, 1 at inputs m, m+1.
+  if outputs <= _FEW_CHANNELS:
+    taps = jnp.pad(kernel[::-1, ::-1], ((1, 0), (1, 0), (0, 0), (0, 0)))
+    taps = taps.reshape(3, 2, 3, 2, *kernel.shape[2:])[:, ::-1, :, ::-1]
+    taps = taps.transpose(0, 2, 5, 1, 3, 4).reshape(3, 3, -1, 4 * outputs)
+    phases = _convolve(inputs, taps, padding=((1, 1), (1, 1)))
+    return phases.reshape(b, h, w, 2, 2, outputs).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, outputs)
   parities = ((slice(None, None, -2), (1, 1)), (slice(3, None, -2), (0, 1)))
   rows = [
     jnp.stack(
@@ -171,7 +180,7 @@ def _convolve_phases(inputs: Array, kernel: Array) -> Array:
     )
     for rows, row_pad in parities
   ]
-  return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, kernel.shape[2])
+  return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, outputs)
 
 
 def _convolve(

@@ -22,7 +22,7 @@ REPLICATED = PartitionSpec()
 
 
 def choose_devices(*, parts: int) -> list[jax.Device]:
-  """Returns all devices; of those that a CPU was made, as many as can share the parts evenly.
+  """Returns the devices of every process; of those of a CPU, as many as can share the parts evenly.
 
   Args:
     parts: Into how many parts a batch can be split.
@@ -33,9 +33,9 @@ def choose_devices(*, parts: int) -> list[jax.Device]:
   return devices[: next(n for n in range(len(devices), 0, -1) if parts % n == 0)]
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """Returns a mesh of all devices in one row; by default those of every process."""
-  return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
+def make_mesh(devices: list[jax.Device]) -> Mesh:
+  """Returns a mesh of the devices in one row."""
+  return Mesh(np.asarray(devices), (AXIS,))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:

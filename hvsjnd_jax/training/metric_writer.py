@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 from hvsjnd_jax.data.atomic import whole_file
 from hvsjnd_jax.data.images import write_png
 from hvsjnd_jax.data.lines import open_lines, read_lines
-from hvsjnd_jax.data.paths import is_remote, make_folder
+from hvsjnd_jax.data.paths import PathError, is_remote, make_folder
 from hvsjnd_jax.ops.types import Pixels
 
 
@@ -41,12 +41,17 @@ class MetricWriter:
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_: object) -> None:
-    self._metrics.close()
-    self._board.close()
-    self._send_board()
-    if self._temporary:
-      self._temporary.cleanup()
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    try:
+      self._metrics.close()
+    except PathError:
+      if kind is None:  # else the error that ends the run is told
+        raise
+    finally:
+      self._board.close()
+      self._send_board()
+      if self._temporary:
+        self._temporary.cleanup()
 
   def write(self, step: int, means: dict[str, float]) -> None:
     """Adds one row."""

@@ -10,7 +10,7 @@ import hvsjnd_jax
 from hvsjnd_jax.cli.config_file import load_config
 from hvsjnd_jax.data.crops import Crops
 from hvsjnd_jax.data.images import to_uint8
-from hvsjnd_jax.runtime.sharding import PyTree, make_mesh, replicate, shard_batch
+from hvsjnd_jax.runtime.sharding import PyTree, choose_devices, make_mesh, replicate, shard_batch
 from hvsjnd_jax.training.config import Stage, TrainConfig
 from hvsjnd_jax.training.train_state import TrainState, init_state, split_model
 from hvsjnd_jax.training.train_step import Step, make_step
@@ -43,9 +43,9 @@ def draw_crops(batch_size: int, crop_px: int) -> Crops:
 def build_step(
   config: TrainConfig, stage: Stage, crops: Crops, *, weights: str, dtype: str = "float32"
 ) -> OurStep:
-  """Builds a step from shipped weights, on the first device, or all that a CPU was made."""
-  devices = jax.devices()
-  mesh = make_mesh(devices if devices[0].platform == "cpu" else devices[:1])
+  """Builds a step from shipped weights, on the first device, or all that share a CPU."""
+  on_cpu = jax.default_backend() == "cpu"
+  mesh = make_mesh(choose_devices(parts=len(crops.pixels)) if on_cpu else jax.devices()[:1])
   graph, params, frozen = split_model(hvsjnd_jax.load(weights, dtype=dtype), stage)
   state = replicate(init_state(params, config.settings(stage)), mesh)
   run = make_step(config, stage, graph, mesh)

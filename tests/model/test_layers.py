@@ -1,6 +1,6 @@
 """GDN, the strided convolution and its transpose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,18 @@ def _draw(channels: Channels) -> tuple[jax.Array, jax.Array]:
   return x, jax.random.normal(key_kernel, (5, 5, *channels[1:]))
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.fixture(params=["cpu", "elsewhere"])
+def _platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+  """Computes as on a CPU, and then what other platforms compute."""
+  if request.param == "elsewhere":
+    jax.clear_caches()
+    monkeypatch.setattr(lax, "platform_dependent", lambda *xs, cpu, default: default(*xs))
+  yield
+  if request.param == "elsewhere":
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("x64", "_platform")
 @CONVS
 def test_convs_equal_the_plain_form(conv: Conv, plain: Conv, channels: Channels):
   x, kernel = _draw(channels)
@@ -148,7 +159,7 @@ def test_convs_are_each_others_transpose():
   np.testing.assert_allclose(left, right, rtol=F64)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "_platform")
 @CONVS
 def test_conv_gradients_equal_the_plain_forms(conv: Conv, plain: Conv, channels: Channels):
   def first(conv: Conv, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:

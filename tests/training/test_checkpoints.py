@@ -59,7 +59,7 @@ def test_what_was_saved_comes_back(tmp_path: Path):
 
 
 def test_arrays_come_back_where_they_are_wanted(tmp_path: Path):
-  mesh = make_mesh()
+  mesh = make_mesh(jax.devices())
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(1, {}, params=draw(1))
     restored = checkpoints.restore(1, params=replicate(draw(0), mesh))

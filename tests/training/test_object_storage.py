@@ -66,6 +66,22 @@ def test_rows_are_there_before_a_checkpoint_is(remote: Path):
     assert (remote / "metrics.jsonl").read_text().count("\n") == 3
 
 
+def test_run_that_was_taken_over_leaves_the_rows_alone(remote: Path):
+  """Its error is told, and not that its last row could not be written."""
+  file = remote / "metrics.jsonl"
+
+  def run() -> None:
+    with MetricWriter(remote, step=0) as writer:
+      writer.write(1, {"loss": 0.5})
+      writer.write(2, {"loss": 0.5})  # which is not sent at once
+      file.write_text("theirs\n")
+      raise TrainError("taken over")
+
+  with pytest.raises(TrainError, match="taken over"):
+    run()
+  assert file.read_text() == "theirs\n"
+
+
 def drop_marks(folder: Path) -> None:
   for file in folder.rglob(MARK):
     file.unlink()
